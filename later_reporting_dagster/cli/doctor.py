@@ -218,18 +218,20 @@ def _check_lake(later: LaterReportingResource) -> str:
 def _check_tables(project: Project, now: datetime, *, listed: frozenset[str] | None) -> Iterator[CheckResult]:
     """Yield what each table lacks, and for which instances."""
     settings, lake = project.settings, project.later.lake()
-    files = intact_files(lake, [name for name in RAW_NAMES if name in settings.tables])
-    if not any(files.values()):
+    files = intact_files(lake, RAW_NAMES)
+    if not any(files[name] for name in RAW_NAMES if name in settings.tables):
         yield CheckResult("tables", "no files yet: fetch some with `later-reporting backfill`")
         return
     configured = project.later.configured_instances()
-    known = load_instances(lake, configured=configured, listed=listed)
-    if not_expected := describe_not_expected(lake, known):
+    known = load_instances(lake, configured=configured, listed=listed, files=files)
+    if not_expected := describe_not_expected(lake, known, files=files):
         yield CheckResult(settings.asset_key(INSTANCES_TABLE).to_user_string(), not_expected, "WARN")
     instances, days = sorted(known.expected), settings.expected_days(now)
     all_stale = stored_late_posts(lake, days={*days}).stale
     requested = requested_days(lake)
     for name, present in files.items():
+        if name not in settings.tables:
+            continue
         key = settings.asset_key(name).to_user_string()
         if not RAW_TABLES[name].is_expected(files=present):
             yield CheckResult(key, "no files: the next run fetches them, unless the API refuses their route")

@@ -23,7 +23,7 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.runs import runs_of
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.coverage import described_days, intact_files, stored_records
+from later_reporting_dagster.lake.coverage import described_days, intact_files, stored_coverage
 from later_reporting_dagster.lake.tables import (
     CAMPAIGNS_TABLE,
     COVERAGE_TABLE,
@@ -128,8 +128,8 @@ def _report_unknown_days(project: Project, instance: dg.DagsterInstance) -> None
     names = [name for name in RAW_NAMES if name in settings.tables]
     # Before the files are listed, so that no version is older than what Dagster knows.
     known = {name: data_versions(instance, settings.asset_key(name)) for name in names}
-    records = stored_records(lake)
-    days = described_days(intact_files(lake, names, records=records), records)
+    stored = stored_coverage(lake)
+    days = described_days(intact_files(lake, names, stored=stored), stored)
     graph = project.definitions.resolve_asset_graph()
     for (name, day), files in days.items():
         if files is None or day < settings.start_date:

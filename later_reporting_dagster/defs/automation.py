@@ -14,7 +14,7 @@ from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.sensors import describe_emptied, instances_sensor, outdated_sensor
 from later_reporting_dagster.lake import LakeUnavailable
-from later_reporting_dagster.lake.coverage import stored_records
+from later_reporting_dagster.lake.coverage import stored_coverage
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, OF_INSTANCES, RAW_NAMES
 from later_reporting_dagster.quality.instances import load_instances
 from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, due_old_days
@@ -103,7 +103,7 @@ def build_daily_schedule(component: ComponentBase, posts_job: Any) -> dg.Schedul
         try:
             lake = later.lake()
             return due_old_days(
-                stored_records(lake).values(),
+                stored_coverage(lake),
                 days_between(component.start_date, restated[0] - timedelta(days=1)),
                 instances=load_instances(lake, configured=later.configured_instances()).expected,
                 today=today,

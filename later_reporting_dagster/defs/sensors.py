@@ -26,7 +26,7 @@ from later_reporting_dagster.defs.runs import (
     tables_in_progress,
 )
 from later_reporting_dagster.lake import Lake, LakeUnavailable
-from later_reporting_dagster.lake.coverage import described_days, intact_files, newest_fetches, stored_records
+from later_reporting_dagster.lake.coverage import intact_files, newest_fetches, stored_coverage, undescribed_days
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
     INSTANCES_TABLE,
@@ -134,8 +134,8 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
             listed = wait_for(lambda: asyncio.wait_for(later.listed_instances(), API_TIMEOUT_SECONDS))
             days = component.expected_days(now)
             # Those that are not damaged, as far as `coverage` knows.
-            records = stored_records(lake)
-            files = intact_files(lake, RAW_NAMES, records=records)
+            coverage = stored_coverage(lake)
+            files = intact_files(lake, RAW_NAMES, stored=coverage)
             fetches = newest_fetches(lake, RAW_NAMES)
             stale = stored_late_posts(lake, days={*days}, fetched=fetches).stale
             configured = later.configured_instances()
@@ -164,7 +164,7 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
             request = _missing_files_request(component, requested, with_campaigns=with_campaigns)
             if may_request_now(context.instance, request.tags, component.posts_job_name):
                 requests.append(request)
-        unknown = {day for (_, day), of_day in described_days(files, records).items() if of_day is None} - in_progress
+        unknown = undescribed_days(files, coverage) - in_progress
         if coverage_job and unknown and COVERAGE_TABLE not in tables_in_progress(context, component):
             tags = request_tags(component, COVERAGE_TABLE, *day_ranges(unknown))
             if may_request_now(context.instance, tags, COVERAGE_TABLE):

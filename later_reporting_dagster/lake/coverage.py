@@ -15,12 +15,15 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from itertools import chain, groupby
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.days import MAX_CLOCK_ERROR, utc_now
 from later_reporting_dagster.lake.file_metadata import HASH_WITHOUT_REQUESTS, ODDITIES, FileMetadata
@@ -32,7 +35,7 @@ from later_reporting_dagster.lake.parquet_file import (
     parse_metadata,
     to_parquet,
 )
-from later_reporting_dagster.lake.paths import Partition, partition_sort_key
+from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.storage import FileVersion, LakeUnavailable
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANT, RAW_NAMES, RAW_TABLES, Column, schema_of
 
@@ -295,42 +298,118 @@ def _newest(records: Iterable[FileRecord]) -> dict[tuple[str, Partition], FileRe
 # The table
 
 
-def stored_records(lake: Lake) -> Records:
-    """Return the table as last written."""
+def stored_coverage(lake: Lake) -> pa.Table:
+    """Return the table as last written; without rows if there is none."""
     stored = lake.read_intact_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
-    return {} if stored is None else {(each.table_name, each.partition): each for each in from_table(stored)}
+    return COVERAGE_SCHEMA.empty_table() if stored is None else _without_wrong_times(stored)
 
 
-def intact_files(lake: Lake, table_names: Iterable[str], *, records: Records | None = None) -> Files:
+def stored_records(lake: Lake) -> Records:
+    """Return all records as last written. A row takes 20 times as long as in Arrow, and there may be a million."""
+    return _by_file(stored_coverage(lake))
+
+
+def intact_files(lake: Lake, table_names: Iterable[str], *, stored: pa.Table | None = None) -> Files:
     """Return the files of tables, without those that count as missing: empty ones, and those that cannot be read.
 
-    The footers of files that `coverage` does not know are read, if it exists. With `records`, none is read, and a file
-    that these do not describe counts as intact.
+    The footers of files that `coverage` does not know are read, if it exists. With its rows as `stored`, none is read,
+    and a file that these do not describe counts as intact.
     """
-    known, reads = stored_records(lake) if records is None else records, records is None
-    return {name: _intact(lake, name, lake.file_versions(name), known, reads_footers=reads) for name in table_names}
+    known = stored_coverage(lake) if stored is None else stored
+    files = {name: lake.file_versions(name) for name in table_names}
+    return _intact(lake, files, known, reads_footers=stored is None)
 
 
 def current_files(lake: Lake, table_name: str, versions: Mapping[Partition, FileVersion]) -> set[Partition]:
     """Return which of these files are neither stale nor count as missing; see `intact_files`."""
-    records = stored_records(lake)
-    intact = _intact(lake, table_name, versions, records, reads_footers=True)
-    known = {each: _record(records, table_name, each) for each in intact}
-    return {each for each, version in intact.items() if not (known[each].is_stale and known[each].describes(version))}
+    stored = stored_coverage(lake)
+    intact = _intact(lake, {table_name: versions}, stored, reads_footers=True)[table_name]
+    stale = from_table(stored.filter((pc.field("table_name") == table_name) & pc.field("is_stale")))
+    return intact.keys() - {
+        record.partition for record in stale if (version := intact.get(record.partition)) and record.describes(version)
+    }
+
+
+def undescribed_days(files: Files, stored: pa.Table) -> set[date]:
+    """Return the days with a file that no row describes, but for files without an identity, which nothing can."""
+    listed = _Listing(files)
+    is_unknown = ~listed.is_described(stored) & _bools(listed.versions.is_valid())
+    return {listed.files[index][1].day for index in np.flatnonzero(is_unknown)}
 
 
 def _intact(
-    lake: Lake, table_name: str, versions: Mapping[Partition, FileVersion], records: Records, *, reads_footers: bool
-) -> dict[Partition, FileVersion]:
-    intact, unknown = {**versions}, list[Partition]()
-    for partition, version in versions.items():
-        record = _record(records, table_name, partition)
-        if not version.bytes or (record.describes(version) and not record.has_file):
-            del intact[partition]
-        elif version.identity and not record.describes(version):
-            unknown.append(partition)
-    footers = lake.read_all_metadata(table_name, unknown) if records and reads_footers else {}
-    return {each: version for each, version in intact.items() if not isinstance(footers.get(each), Exception)}
+    lake: Lake, files: Files, stored: pa.Table, *, reads_footers: bool
+) -> dict[str, dict[Partition, FileVersion]]:
+    listed = _Listing(files)
+    is_described = listed.is_described(stored)
+    missing = {
+        listed.files[index] for index in np.flatnonzero(is_described & ~listed.of_row(stored, stored["has_file"]))
+    }
+    unknown: dict[str, list[Partition]] = {}
+    for index in np.flatnonzero(~is_described) if stored.num_rows and reads_footers else ():
+        name, partition = listed.files[index]
+        if files[name][partition].bytes and files[name][partition].identity:
+            unknown.setdefault(name, []).append(partition)
+    for name, partitions in unknown.items():
+        footers = lake.read_all_metadata(name, partitions)
+        missing.update((name, each) for each, footer in footers.items() if isinstance(footer, Exception))
+    return {
+        name: {each: version for each, version in versions.items() if version.bytes and (name, each) not in missing}
+        for name, versions in files.items()
+    }
+
+
+_KEY = ("table_name", "date", "instance_id")
+_Bools = NDArray[np.bool_]
+
+
+class _Listing:
+    """Files in Arrow, to find their rows in the table: only what is new becomes Python.
+
+    Attributes:
+        files: in the order of the columns; at their end those that are missing.
+        keys: the key of each. Of a file of all instances it has an empty id, because a join matches no nulls.
+        versions: the version of each; null without a file, or without an identity.
+    """
+
+    def __init__(self, files: Files, missing: Mapping[str, Iterable[Partition]] | None = None) -> None:
+        self.files = [(name, each) for of_all in (files, missing or {}) for name in of_all for each in of_all[name]]
+        identities = [version.identity for versions in files.values() for version in versions.values()]
+        self.versions = pa.array(identities + [None] * (len(self.files) - len(identities)), pa.string())
+        self.is_file = np.arange(len(self.files)) < len(identities)
+        names = pa.array([name for name, _ in self.files], pa.string())
+        days = pa.array([each.day for _, each in self.files], pa.date32())
+        self.keys = _keys(names, days, pa.array([each.instance_id for _, each in self.files], pa.string()))
+        self._rows: tuple[pa.Table, pa.Array] | None = None
+
+    def rows_in(self, table: pa.Table) -> pa.Array:
+        """Return the index of the row of each file; null if it has none."""
+        if self._rows is None or self._rows[0] is not table:
+            keys = _keys(*(table[name] for name in _KEY)).append_column("row", pa.array(np.arange(table.num_rows)))
+            numbered = self.keys.append_column("number", pa.array(np.arange(len(self.files))))
+            found = numbered.join(keys, [*_KEY], join_type="inner")
+            rows = np.full(len(self.files), -1)
+            rows[found["number"].to_numpy()] = found["row"].to_numpy()
+            self._rows = table, pa.array(rows, mask=rows < 0)
+        return self._rows[1]
+
+    def of_row(self, table: pa.Table, values: pa.ChunkedArray) -> _Bools:
+        """Return the value of the row of each file; false if it has none."""
+        return _bools(values.combine_chunks().take(self.rows_in(table)))
+
+    def is_described(self, table: pa.Table) -> _Bools:
+        """Return of each file whether its row says of this version whether it can be read."""
+        known = table["file_version"].combine_chunks().take(self.rows_in(table))
+        return _bools(pc.equal(known, self.versions))
+
+
+def _keys(names: pa.Array, days: pa.Array, instances: pa.Array) -> pa.Table:
+    return pa.table([names, days, pc.fill_null(instances, "")], [*_KEY])
+
+
+def _bools(values: pa.Array) -> _Bools:
+    bools: _Bools = pc.fill_null(values, False).to_numpy(zero_copy_only=False)  # noqa: FBT003 - the value of nulls
+    return bools
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,61 +417,97 @@ class Update:
     """The table as of now, before a look for late posts.
 
     Attributes:
+        unchanged: the rows of which nothing is new.
+        records: what is known of the other files.
+        files: those that exist.
         changed: by table, the files whose footers were read; also damaged ones: the disk may have failed for a moment.
         damaged: why files cannot be read.
         recorded: the files of runs that it has taken over.
     """
 
+    unchanged: pa.Table
     records: Records
+    files: Files
     changed: Mapping[str, Sequence[Partition]]
     recorded: Sequence[RecordFile]
     damaged: Sequence[LakeUnavailable | FileDamaged]
 
+    @property
+    def table(self) -> pa.Table:
+        """All rows, in stored order."""
+        rows = pa.concat_tables([self.unchanged, to_table(self.records.values())])
+        keys = _keys(*(rows[name] for name in _KEY))
+        return rows.take(pc.sort_indices(keys, [(name, "ascending") for name in _KEY]))
+
+    def with_records(self, table_name: str, partitions: Iterable[Partition]) -> "Update":
+        """Return the update with the records of these files, whose rows are no longer among the unchanged ones."""
+        rows = _Listing({}, {table_name: partitions}).rows_in(self.unchanged).drop_null()
+        is_kept = np.ones(self.unchanged.num_rows, bool)
+        is_kept[rows.to_numpy()] = False
+        records = {**_by_file(self.unchanged.take(rows)), **self.records}
+        return replace(self, unchanged=self.unchanged.filter(pa.array(is_kept)), records=records)
+
 
 def update_records(lake: Lake, files: Files, missing: Mapping[str, Iterable[Partition]]) -> Update:
     """Return what is known now of these files, and of those that are missing."""
-    before = stored_records(lake)
+    stored = stored_coverage(lake)
     recorded = record_files(lake, *RAW_NAMES)
     of_runs = read_records(lake, recorded)
     responses = _newest(record for record in of_runs if not record.error)
     failures = _newest(record for record in of_runs if record.error)
-    changed = {
-        name: [
-            partition
-            for partition, version in versions.items()
-            if not ((known := _record(before, name, partition)).has_file and known.describes(version))
-        ]
-        for name, versions in files.items()
-    }
-    # Earlier releases did not record metrics.
-    older = {
-        name: [each for each in versions if (known := _record(before, name, each)).has_file and known.metrics is None]
-        for name, versions in files.items()
-    }
-    footers = {name: lake.read_all_metadata(name, {*changed[name], *older[name]}) for name in files}
+    listed = _Listing(files, missing)
+    is_known = listed.is_described(stored) & listed.of_row(stored, stored["has_file"])
+    is_unchanged = is_known & listed.of_row(stored, _is_whole(stored))
+    is_unchanged |= ~listed.is_file & listed.of_row(stored, _has_no_file(stored))
+    is_new = ~is_unchanged
+    fetched: dict[str, list[Partition]] = {}
+    for name, partition in responses.keys() | failures.keys():
+        fetched.setdefault(name, []).append(partition)
+    is_new[_Listing({}, fetched).rows_in(listed.keys).drop_null().to_numpy()] = True
+    rows = listed.rows_in(stored)
+    before = _by_file(stored.take(rows.filter(pa.array(is_new)).drop_null()))
+    new = [(listed.files[index], is_known[index]) for index in np.flatnonzero(is_new)]
+    changed: dict[str, list[Partition]] = {name: [] for name in files}
+    older: dict[str, list[Partition]] = {name: [] for name in files}
+    for (name, partition), describes in new:
+        if partition in files.get(name, ()):
+            if not describes:
+                changed[name].append(partition)
+            elif before[name, partition].metrics is None:  # earlier releases did not record them
+                older[name].append(partition)
+    footers = {name: lake.read_all_metadata(name, [*changed[name], *older[name]]) for name in files}
     records: dict[tuple[str, Partition], FileRecord] = {}
-    for name in sorted({*files, *missing}):
-        versions = files.get(name, {})
-        for partition in sorted({*versions, *missing.get(name, ())}, key=partition_sort_key):
-            key = name, partition
-            record = known = _record(before, name, partition)
-            if (version := versions.get(partition)) is None:
-                record = record.without_file()
-            elif (footer := footers[name].get(partition)) is not None:
-                record = record.with_footer(footer, version)
-            # Of a file that was contradicted, the response that did so may be recorded no more.
-            response = responses.get(key) or (None if known.has_file else known)
-            records[key] = record.after_fetches(response, failures.get(key))
+    for key, _ in new:
+        name, partition = key
+        record = known = before.get(key) or FileRecord(name, partition.day, partition.instance_id)
+        if (version := files.get(name, {}).get(partition)) is None:
+            record = record.without_file()
+        elif (footer := footers[name].get(partition)) is not None:
+            record = record.with_footer(footer, version)
+        # Of a file that was contradicted, the response that did so may be recorded no more.
+        response = responses.get(key) or (None if known.has_file else known)
+        records[key] = record.after_fetches(response, failures.get(key))
     damaged = [file for of_table in footers.values() for file in of_table.values() if isinstance(file, Exception)]
-    return Update(records, changed, recorded, damaged)
+    unchanged = stored.take(rows.filter(pa.array(~is_new)))
+    return Update(unchanged, records, files, changed, recorded, damaged)
 
 
-def write_coverage(lake: Lake, update: Update, records: Records, *, today: date) -> tuple[WriteResult, str]:
+def _is_whole(stored: pa.Table) -> pa.ChunkedArray:
+    """Return whether a row of a file has what earlier releases did not record."""
+    return pc.and_(pc.is_valid(stored["metrics"]), pc.is_valid(stored["requested_at"]))
+
+
+def _has_no_file(stored: pa.Table) -> pa.ChunkedArray:
+    """Return whether a row says of no file but that it is missing, and when it was requested."""
+    says_more = pc.or_(pc.is_valid(stored["file_version"]), pc.is_valid(stored["content_hash"]))
+    return pc.invert(pc.or_(stored["has_file"], says_more))
+
+
+def write_coverage(lake: Lake, update: Update, table: pa.Table, *, today: date) -> tuple[WriteResult, str]:
     """Write the table; return its hash without the times of requests, which each response changes.
 
     Then the files of runs that began some days ago are removed.
     """
-    table = to_table(records.values())
     version = content_hash_of(table.drop_columns(["requested_at", "failed_at", "error", "run_id"]))
     written = lake.write_table(COVERAGE_TABLE, table, metadata={HASH_WITHOUT_REQUESTS: version})
     for file in update.recorded:
@@ -401,18 +516,18 @@ def write_coverage(lake: Lake, update: Update, records: Records, *, today: date)
     return written, version
 
 
-def described_days(files: Files, records: Records) -> dict[tuple[str, date], list[FileRecord] | None]:
-    """Return the records of each day of the tables; None for a day with a file that they do not describe.
+def described_days(files: Files, stored: pa.Table) -> dict[tuple[str, date], list[FileRecord] | None]:
+    """Return the records of each day of the tables; None for a day with a file that no row describes.
 
     Days with files that have no identity, which nothing can describe, are left out.
     """
-    days: dict[tuple[str, date], list[FileRecord] | None] = {}
+    records, days = _by_file(stored), dict[tuple[str, date], list[FileRecord] | None]()
     for name, versions in files.items():
         for day, of_day in groupby(versions.items(), key=lambda item: item[0].day):
-            found = [(_record(records, name, partition), version) for partition, version in of_day]
+            found = [(records.get((name, partition)), version) for partition, version in of_day]
             if all(version.identity for _, version in found):
-                is_described = all(record.describes(version) for record, version in found)
-                days[name, day] = [record for record, _ in found] if is_described else None
+                described = [record for record, version in found if record and record.describes(version)]
+                days[name, day] = described if len(described) == len(found) else None
     return days
 
 
@@ -421,9 +536,8 @@ def newest_requests(lake: Lake, files: Files) -> pa.Table:
 
     Footers of files that `coverage` does not know are read. Those that count as missing are left out.
     """
-    records = update_records(lake, files, {}).records
-    present = (record for record in records.values() if record.has_file)
-    return to_table(present).select(["table_name", "date", "instance_id", "requested_at"])
+    table = update_records(lake, files, {}).table
+    return table.filter(pc.field("has_file")).select([*_KEY, "requested_at"])
 
 
 def to_table(records: Iterable[FileRecord]) -> pa.Table:
@@ -433,7 +547,7 @@ def to_table(records: Iterable[FileRecord]) -> pa.Table:
 
 
 def from_table(table: pa.Table) -> list[FileRecord]:
-    columns = [_values(table[name]) for name in COVERAGE_SCHEMA.names]
+    columns = [_values(column) for column in _without_wrong_times(table.select(COVERAGE_SCHEMA.names)).columns]
     return [FileRecord(*values) for values in zip(*columns, strict=True)]
 
 
@@ -442,14 +556,20 @@ def _values(column: pa.ChunkedArray) -> list[Any]:
     if not pa.types.is_temporal(column.type):
         return [*column.to_pylist()]
     encoded = column.combine_chunks().dictionary_encode()
-    values = [*map(_known, encoded.dictionary.to_pylist()), None]  # of index -1
+    values = [*encoded.dictionary.to_pylist(), None]  # of index -1
     return [values[index] for index in encoded.indices.fill_null(-1).to_pylist()]
 
 
-def _record(records: Records, table_name: str, partition: Partition) -> FileRecord:
-    return records.get((table_name, partition)) or FileRecord(table_name, partition.day, partition.instance_id)
+def _by_file(table: pa.Table) -> dict[tuple[str, Partition], FileRecord]:
+    return {(record.table_name, record.partition): record for record in from_table(table)}
 
 
-def _known(time: Any) -> Any:
-    """Return a day or a time; None for a time of a clock that was wrong."""
-    return None if isinstance(time, datetime) and time > utc_now() + MAX_CLOCK_ERROR else time
+def _without_wrong_times(table: pa.Table) -> pa.Table:
+    """Return rows in which a time of a clock that was wrong is null."""
+    latest = pa.scalar(utc_now() + MAX_CLOCK_ERROR, pa.timestamp("us", "UTC"))
+    for number, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type):
+            times = table.column(number)
+            if (newest := pc.max(times)).is_valid and newest.as_py() > latest.as_py():
+                table = table.set_column(number, field, pc.if_else(pc.greater(times, latest), None, times))
+    return table

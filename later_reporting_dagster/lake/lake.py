@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import pyarrow as pa
@@ -368,7 +369,7 @@ class Lake:
             months = groupby(sorted(wanted), key=lambda day: day.replace(day=1))
             listings = [[day_directory(table_name, day) for day in of_month] for _, of_month in months]
         declared = RAW_TABLES.get(table_name)
-        found: dict[Partition, FileVersion] = {}
+        found: list[tuple[tuple[date, str], Partition, FileVersion]] = []
         for files in self.storage.map(lambda listing: self.storage.named_files(listing, FILE_NAME), listings):
             for path, version in files.items():
                 partition = parse_directory(path.removeprefix(f"{table_name}/").removesuffix(f"/{FILE_NAME}"))
@@ -376,13 +377,12 @@ class Lake:
                     continue
                 has_instance = partition.instance_id is not None
                 # A file with the layout of another table is none of this one.
-                if declared is None or declared.has_file_per_instance is has_instance:
-                    found[partition] = version
-        return {
-            partition: found[partition]
-            for partition in sorted(found, key=partition_sort_key)
-            if partition.instance_id not in retired
-        }
+                is_of_table = declared is None or declared.has_file_per_instance is has_instance
+                if is_of_table and partition.instance_id not in retired:
+                    found.append((partition_sort_key(partition), partition, version))
+        # A list is sorted, because to hash a million partitions several times takes longer than to list them.
+        found.sort(key=itemgetter(0))
+        return {partition: version for _, partition, version in found}
 
     def table_names(self) -> list[str]:
         """List the directories of the tables, and of the report."""

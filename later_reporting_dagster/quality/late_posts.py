@@ -6,7 +6,7 @@ stale.
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, Partition
 from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA, NEVER, FileRecord, Records, Update, from_table
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, POSTS_PUBLISHED
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, POSTS_NAMES, POSTS_PUBLISHED
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database
 
 # Queried together: memory grows with the number of instances.
@@ -93,21 +93,24 @@ def describe_stale(stale: Mapping[Partition, Sequence[int]], *, most: int = _MAX
     return f"{count}: {'; '.join(lines[:most])}{more}" if lines else ""
 
 
-def with_late_posts(lake: Lake, update: Update, *, memory_gb: float) -> Records:
-    """Return the records after a look at the files that have changed, for posts that `posts_published` lacks.
+def with_late_posts(lake: Lake, update: Update, *, memory_gb: float) -> Update:
+    """Return the update after a look at the files that have changed, for posts that `posts_published` lacks.
 
     It reads the changed files of `post_metrics_daily`, and the files of the days on which their posts came out.
     """
-    records = dict(update.records)
     metrics, published = POST_METRICS_DAILY.name, POSTS_PUBLISHED.name
-    compared = {each: record for (name, each), record in records.items() if name == published and record.has_file}
-    absent_before = {each: {*(row.stale_posts or ()), *(row.withdrawn_posts or ())} for each, row in compared.items()}
-    replaced = {*update.changed.get(published, ())}
-    # Earlier tables did not say which posts are absent.
-    looks_at_all = any(row.stale_posts is None for each, row in compared.items() if each not in replaced)
-    changed = [each for name, each in records if name == metrics] if looks_at_all else update.changed.get(metrics, ())
-    requested = {each: row.content_requested_at for each in changed if (row := records[metrics, each]).has_file}
-    known = {each: posts for each, posts in absent_before.items() if posts and each in replaced}
+    replaced, changed = {*update.changed.get(published, ())}, update.changed.get(metrics, ())
+    if _lacks_absent_posts(update.unchanged, update.records, replaced):
+        for name in POSTS_NAMES:
+            update = update.with_records(name, update.files.get(name, ()))
+        changed = [each for name, each in update.records if name == metrics]
+    requested = {each: row.content_requested_at for each in changed if (row := update.records[metrics, each]).has_file}
+    known = {each: posts for each in replaced if (posts := _absent_posts(update.records[published, each]))}
+    compared = {
+        each
+        for each in update.files.get(published, ())
+        if (new := update.records.get((published, each))) is None or new.has_file
+    }
     look = Look()
     instances = sorted({str(partition.instance_id) for partition in [*requested, *known]})
     if instances:
@@ -122,18 +125,37 @@ def with_late_posts(lake: Lake, update: Update, *, memory_gb: float) -> Records:
                     known={each: ids for each, ids in known.items() if each.instance_id in batch},
                 )
     _drop_quarantined(lake, look.absent)
-    for partition, record in compared.items():
+    looked_at = look.absent.keys() | look.unavailable
+    update = update.with_records(published, looked_at - {each for name, each in update.records if name == published})
+    records = dict(update.records)
+    for (name, partition), record in update.records.items():
+        if name != published or not record.has_file:
+            continue
         if partition in look.unavailable:
             records[published, partition] = record._replace(file_version=None)
             continue
         absent = look.absent.get(partition)
         if absent is not None and partition not in replaced:
-            absent = {**dict.fromkeys(absent_before[partition]), **absent}
+            absent = {**dict.fromkeys(_absent_posts(record)), **absent}
         records[published, partition] = after_look(record, absent)
     for partition in look.unread:
         # As of no version, so that it is looked at again.
         records[metrics, partition] = records[metrics, partition]._replace(file_version=None)
-    return records
+    return replace(update, records=records)
+
+
+def _lacks_absent_posts(unchanged: pa.Table, records: Records, replaced: Container[Partition]) -> bool:
+    """Return whether an earlier release wrote a row of `posts_published`, which did not say which posts are absent."""
+    is_compared = (pc.field("table_name") == POSTS_PUBLISHED.name) & pc.field("has_file")
+    return bool(unchanged.filter(is_compared)["stale_posts"].null_count) or any(
+        record.stale_posts is None
+        for (name, partition), record in records.items()
+        if name == POSTS_PUBLISHED.name and record.has_file and partition not in replaced
+    )
+
+
+def _absent_posts(record: FileRecord) -> set[int]:
+    return {*(record.stale_posts or ()), *(record.withdrawn_posts or ())} if record.has_file else set()
 
 
 def after_look(record: FileRecord, absent: AbsentPosts | None) -> FileRecord:
@@ -155,14 +177,13 @@ def after_look(record: FileRecord, absent: AbsentPosts | None) -> FileRecord:
     )
 
 
-def judged(records: Records, *, compared: Container[date]) -> Records:
-    """Return the records with `is_stale`, of files of `posts_published` on these days; the others are not judged."""
-
-    def is_stale(record: FileRecord) -> bool | None:
-        is_compared = record.table_name == POSTS_PUBLISHED.name and record.has_file and record.day in compared
-        return bool(record.stale_posts) if is_compared else None
-
-    return {key: record._replace(is_stale=is_stale(record)) for key, record in records.items()}
+def judged(table: pa.Table, *, compared: Iterable[date]) -> pa.Table:
+    """Return the rows with `is_stale`, of files of `posts_published` on these days; the others are not judged."""
+    is_compared = pc.and_(pc.equal(table["table_name"], POSTS_PUBLISHED.name), table["has_file"])
+    is_compared = pc.and_(is_compared, pc.is_in(table["date"], pa.array([*compared], pa.date32())))
+    has_stale = pc.greater(pc.fill_null(pc.list_value_length(table["stale_posts"]), 0), 0)
+    number = table.schema.get_field_index("is_stale")
+    return table.set_column(number, table.schema.field(number), pc.if_else(is_compared, has_stale, None))
 
 
 def _look_at_batch(

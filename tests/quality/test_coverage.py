@@ -13,12 +13,13 @@ from later_reporting_dagster.lake.coverage import (
     COVERAGE_SCHEMA,
     FileRecord,
     RunRecords,
+    Update,
     current_files,
     described_days,
     intact_files,
     record_files,
+    stored_coverage,
     stored_records,
-    to_table,
     update_records,
     write_coverage,
 )
@@ -44,14 +45,18 @@ def footers_of(lake: Lake, *partitions: Partition) -> dict[Partition, FileMetada
     return {each: footer for each, footer in footers.items() if isinstance(footer, FileMetadata)}
 
 
-def refresh(lake: Lake, instances: tuple[str, ...] = ("a", "b")) -> tuple[dict[tuple[Any, ...], Any], int]:
-    """Update the table; return its rows by table, day and instance, and the number of footers read."""
+def update_of(lake: Lake) -> Update:
     files = {name: lake.file_versions(name) for name in RAW_NAMES}
-    missing = {name: missing_files(name, days=DAYS, instances=instances, present=files[name]) for name in TABLES}
-    update = update_records(lake, files, missing)
-    write_coverage(lake, update, update.records, today=TODAY)
+    missing = {name: missing_files(name, days=DAYS, instances=["a", "b"], present=files[name]) for name in TABLES}
+    return update_records(lake, files, missing)
+
+
+def refresh(lake: Lake) -> tuple[dict[tuple[Any, ...], Any], int]:
+    """Update the table; return its rows by table, day and instance, and the number of footers read."""
+    update = update_of(lake)
+    write_coverage(lake, update, update.table, today=TODAY)
     footers_read = sum(map(len, update.changed.values()))
-    rows = to_table(update.records.values()).select(COVERAGE_SCHEMA.names[:7]).to_pylist()
+    rows = update.table.select(COVERAGE_SCHEMA.names[:7]).to_pylist()
     keys = [(row.pop("table_name"), row.pop("date"), row.pop("instance_id")) for row in rows]
     assert len(set(keys)) == len(keys)
     return {key: tuple(row.values()) for key, row in zip(keys, rows, strict=True)}, footers_read
@@ -114,17 +119,17 @@ def test_damaged_files_count_as_missing(content: bytes, lake: Lake, tmp_path: Pa
     # Before an update, the footer of the changed file is read, unless that is not wanted.
     assert [*intact_files(lake, TABLES[:1])[TABLES[0]]] == [B]
     assert current_files(lake, TABLES[0], lake.file_versions(TABLES[0])) == {B}
-    known = stored_records(lake)
-    assert [*intact_files(lake, TABLES[:1], records=known)[TABLES[0]]] == ([A, B] if content else [B])
+    known = stored_coverage(lake)
+    assert [*intact_files(lake, TABLES[:1], stored=known)[TABLES[0]]] == ([A, B] if content else [B])
     rows, footers_read = refresh(lake)
     assert footers_read == 1
     assert rows["posts_published", DAYS[0], "a"] == (False, None, None, None)
-    assert [*intact_files(lake, TABLES[:1], records=stored_records(lake))[TABLES[0]]] == [B]
+    assert [*intact_files(lake, TABLES[:1], stored=stored_coverage(lake))[TABLES[0]]] == [B]
     assert current_files(lake, TABLES[0], lake.file_versions(TABLES[0])) == {B}
     # It is read again, because the disk may have failed for a moment.
     assert refresh(lake) == (rows, 1)
     fetch(lake, A, 1)
-    assert [*intact_files(lake, TABLES[:1], records=stored_records(lake))[TABLES[0]]] == [A, B]
+    assert [*intact_files(lake, TABLES[:1], stored=stored_coverage(lake))[TABLES[0]]] == [A, B]
 
 
 @pytest.mark.parametrize("text", ["garbled", "2024-03-03T06:00:00", "[" * 100_000, ""])
@@ -206,6 +211,67 @@ def test_file_of_a_time_in_the_future_counts_as_missing_until_it_is_fetched_agai
     assert refresh(lake)[0]["posts_published", DAYS[0], "a"] == (True, 1, FIRST_FETCH, None)
 
 
+ALL, NAMED = Partition(DAYS[1]), Partition(DAYS[1], "b/é %2F")
+
+
+def test_rows_of_which_nothing_is_new_are_passed_through(lake: Lake, tmp_path: Path) -> None:
+    for each in (A, B, NAMED):
+        fetch(lake, each, 1)
+    fetch(lake, ALL, 1, table=CAMPAIGN_PERFORMANCE_TABLE)
+    refresh(lake)
+    before = stored_coverage(lake)
+    assert new_records(lake) == (set(), before)
+    # Each is a reason to apply what runs have recorded, or to read a footer.
+    (tmp_path / partition_path(TABLES[0], B)).unlink()
+    record(lake, at=NEXT_FETCH, error="HTTP 500")
+    fetch(lake, ALL, 1, 2, table=CAMPAIGN_PERFORMANCE_TABLE, at=NEXT_FETCH)
+    changed, table = new_records(lake)
+    assert changed == {(TABLES[0], A), (TABLES[0], B), (CAMPAIGN_PERFORMANCE_TABLE, ALL)}
+    assert table.num_rows == before.num_rows
+    rows = {(row["table_name"], row["date"], row["instance_id"]): row for row in table.to_pylist()}
+    assert rows[TABLES[0], *key_of(NAMED)] in before.to_pylist()
+    assert rows[TABLES[0], *key_of(A)]["error"] == "HTTP 500"
+    assert not rows[TABLES[0], *key_of(B)]["has_file"]
+    assert rows[CAMPAIGN_PERFORMANCE_TABLE, *key_of(ALL)]["rows"] == 2
+
+
+def test_rows_of_an_earlier_release_are_completed(lake: Lake) -> None:
+    fetch(lake, A, 1)
+    refresh(lake)
+    stored = stored_coverage(lake)
+    for name in ("metrics", "requested_at"):
+        index = stored.schema.get_field_index(name)
+        column = pa.nulls(stored.num_rows, stored.schema.field(name).type)
+        lake.write_table(COVERAGE_TABLE, stored.set_column(index, stored.schema.field(name), column))
+        changed, table = new_records(lake)
+        assert (changed, table) == ({(TABLES[0], A)}, stored)
+
+
+def test_records_that_are_removed_meanwhile_are_no_news(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch(lake, A, 1)
+    refresh(lake)
+    record(lake, at=NEXT_FETCH, error="HTTP 500")
+    (file,) = record_files(lake, TABLES[0])
+    read = lake.storage.read
+
+    def read_after_another_update(path: str) -> bytes | None:
+        lake.storage.remove(file.path)
+        return read(path)
+
+    monkeypatch.setattr(lake.storage, "read", read_after_another_update)
+    assert new_records(lake) == (set(), stored_coverage(lake))
+
+
+def key_of(partition: Partition) -> tuple[date, str | None]:
+    return partition.day, partition.instance_id
+
+
+def new_records(lake: Lake) -> tuple[set[tuple[str, Partition]], pa.Table]:
+    """Return of which files an update has something new, and the rows of all."""
+    update = update_of(lake)
+    return {*update.records}, update.table
+
+
 def test_version_of_a_day_from_coverage_is_that_of_its_files(lake: Lake) -> None:
     fetch(lake, A, 1)
     fetch(lake, A, 2, at=NEXT_FETCH)
@@ -213,8 +279,8 @@ def test_version_of_a_day_from_coverage_is_that_of_its_files(lake: Lake) -> None
     fetch(lake, Partition(DAYS[1], "a"), 1)
     refresh(lake)
     fetch(lake, Partition(DAYS[1], "a"), 2, at=NEXT_FETCH)
-    records = stored_records(lake)
-    days = described_days(intact_files(lake, TABLES, records=records), records)
+    stored = stored_coverage(lake)
+    days = described_days(intact_files(lake, TABLES, stored=stored), stored)
     assert days.keys() == {(TABLES[0], DAYS[0]), (TABLES[0], DAYS[1])}
     assert days[TABLES[0], DAYS[1]] is None
     described = days[TABLES[0], DAYS[0]] or []

@@ -86,11 +86,11 @@ class LateLake:
         if self.unavailable:
             self.unavailable.rename(self.unavailable.with_suffix(".away"))
             self.unavailable.symlink_to("/proc/self/mem")  # an input/output error, also for root
-        records = with_late_posts(self.lake, update, memory_gb=0.5)
+        update = with_late_posts(self.lake, update, memory_gb=0.5)
         if self.unavailable:
             self.unavailable.with_suffix(".away").replace(self.unavailable)
         days = days_between(START, self.before - DAY)
-        write_coverage(self.lake, update, judged(records, compared=days), today=NEW)
+        write_coverage(self.lake, update, judged(update.table, compared=days), today=NEW)
         return stored_late_posts(self.lake, days=days_between(START, NEW))
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from later_reporting_dagster.contract.days import days_between, refetch_ages, restated_days
-from later_reporting_dagster.lake.coverage import FileRecord
+from later_reporting_dagster.lake.coverage import FileRecord, to_table
 from later_reporting_dagster.lake.tables import POSTS_NAMES
 from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, due_old_days
 
@@ -30,7 +30,7 @@ def coverage(requested: Mapping[date, date | None], *, instance_id: str = "a", *
 def due(coverage: list[FileRecord], today: date, instances: Iterable[str] = ("a",)) -> list[date]:
     newest_old_day = restated_days(today - DAY, start_date=START, lookback_days=LOOKBACK_DAYS)[0] - DAY
     days = days_between(START, newest_old_day)
-    return due_old_days(coverage, days, instances=[*instances], today=today, ages=AGES)
+    return due_old_days(to_table(coverage), days, instances=[*instances], today=today, ages=AGES)
 
 
 def simulate(fetched: dict[date, date], runs: Iterable[date]) -> dict[date, list[date]]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import dagster as dg
+import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import days_between, newest_day
 from later_reporting_dagster.defs.automation import when_upstream_changes
@@ -112,15 +113,16 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
         }
         update = update_records(lake, files, missing_by_table)
         compares = {*POSTS_NAMES} <= {*component.tables}
-        records = with_late_posts(lake, update, memory_gb=later.memory_gb) if compares else update.records
+        if compares:
+            update = with_late_posts(lake, update, memory_gb=later.memory_gb)
         old_days = days_between(component.start_date, newest_day(now) - timedelta(days=component.lookback_days))
-        records = judged(records, compared={*old_days} if compares else set())
-        written, version = write_coverage(lake, update, records, today=now.date())
+        table = judged(update.table, compared=old_days if compares else ())
+        written, version = write_coverage(lake, update, table, today=now.date())
         for damaged in update.damaged:
             context.log.warning(str(damaged))
-        missing = sum(not record.has_file for record in records.values())
+        missing = pc.sum(pc.invert(table["has_file"])).as_py() or 0
         context.log.info(
-            f"{len(records) - missing} files and {missing} missing ones; read the footers of"
+            f"{table.num_rows - missing} files and {missing} missing ones; read the footers of"
             f" {sum(map(len, update.changed.values()))} new or changed files"
         )
         late = stored_late_posts(lake, days={*days})

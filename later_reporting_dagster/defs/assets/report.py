@@ -6,13 +6,14 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.coverage import intact_files, stored_records
+from later_reporting_dagster.lake.coverage import intact_files, stored_coverage
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, RAW_NAMES
 from later_reporting_dagster.quality.instances import describe_not_expected, load_instances
 from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
@@ -67,8 +68,8 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
     with failures():
         lake, days = later.lake(), component.expected_days(component.now())
         made_from = report_inputs(lake)
-        records = stored_records(lake)
-        files = intact_files(lake, RAW_NAMES, records=records)
+        stored = stored_coverage(lake)
+        files = intact_files(lake, RAW_NAMES, stored=stored)
         instances = load_instances(lake, configured=later.configured_instances(), files=files)
         data = read_report(
             lake,
@@ -88,7 +89,7 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
             ],
             labels=later.labels(),
             is_demo=later.demo_mode,
-            fetched_at=max((at for record in records.values() if (at := record.last_requested_at)), default=None),
+            fetched_at=pc.max(pc.coalesce(*map(stored.column, ("requested_at", "restated_at", "fetched_at")))).as_py(),
         )
         metadata: dict[str, Any] = {}
         if data is None:
