@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import dagster as dg
+import pyarrow.compute as pc
 
 from later_reporting_dagster.cli.in_process_runs import RunOutcome, materialize
 from later_reporting_dagster.cli.project import RETRY_ONCE, Project
@@ -23,7 +24,7 @@ from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.runs import runs_of
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.coverage import described_days, intact_files, stored_coverage
+from later_reporting_dagster.lake.coverage import described_days, from_table, intact_files, stored_coverage
 from later_reporting_dagster.lake.tables import (
     CAMPAIGNS_TABLE,
     COVERAGE_TABLE,
@@ -108,10 +109,11 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
 def _describe_unusable(lake: Lake) -> str:
     """Return which raw files count as missing, although they exist, and what heals them; an empty text without any."""
     retired = lake.retired.ids()  # nothing fetches their files again
+    unusable = stored_coverage(lake).filter(pc.field("file_version").is_valid() & ~pc.field("has_file"))
     found = [
         one_line(lake.url(record.table_name, record.partition))
-        for record in stored_records(lake).values()
-        if record.file_version and not record.has_file and record.instance_id not in retired
+        for record in from_table(unusable)
+        if record.instance_id not in retired
     ]
     if not found:
         return ""

@@ -157,7 +157,7 @@ def _shown(rows: pa.Table, windows: Iterable[str]) -> pa.Table:
     return rows.drop_columns([name for name in _NOT_SHOWN if name in rows.column_names])
 
 
-def _columns(rows: pa.Table, index: Mapping[str, Mapping[Any, int]]) -> dict[str, list[Any]]:
+def _columns(rows: pa.Table, index: Mapping[str, Mapping[Any, int]]) -> dict[str, Any]:
     """Return a table as columns, with indexes instead of ids, and only web links."""
     columns: dict[str, list[Any]] = rows.to_pydict()
     instances = columns["instance_id"]
