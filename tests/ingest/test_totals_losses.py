@@ -1,6 +1,6 @@
 """No response replaces stored campaigns by less than it shows: the same rules for days and for periods."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -179,26 +179,27 @@ def test_campaigns_of_instances_that_are_not_asked_for_stay(
 
 @both_units
 def test_a_kept_campaign_has_the_value_that_another_run_has_written_meanwhile(
-    of: Any, service: Service, small_world: World, lake: Path
+    of: Any, service: Service, small_world: World, lake: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = {path: path.read_bytes() for path in (lake / of.table_name).rglob("*.parquet")}
+    before = {str(path.relative_to(lake)): path.read_bytes() for path in (lake / of.table_name).rglob("*.parquet")}
     service.override = respond(lambda number: [row(number, 22)])
     assert of.fetch(service, lake) == (set(), [])
-    written_by_other = {path: path.read_bytes() for path in before}
+    of_other_run = {path: (lake / path).read_bytes() for path in before}
     for path, data in before.items():
-        path.write_bytes(data)
+        (lake / path).write_bytes(data)
+    storage = type(Lake(str(lake)).storage)
+    write_all = storage.write_all
+
+    def write_after_other_run(self: Any, files: Mapping[str, bytes], **options: Any) -> Any:
+        for path in files.keys() & of_other_run.keys():
+            (lake / path).write_bytes(of_other_run.pop(path))
+        return write_all(self, files, **options)
+
+    monkeypatch.setattr(storage, "write_all", write_after_other_run)
     restrict_scope(service, small_world, (FIRST,))
-    respond_first = respond(lambda number: [row(number)], silent=SECOND)
-
-    def override(request: Request) -> Response | None:
-        if request.url.path == "/v2/instances":  # whose campaigns are kept: once the stored ones have been read
-            for path, data in written_by_other.items():
-                path.write_bytes(data)
-        response: Response | None = respond_first(request)
-        return response
-
-    service.override = override
+    service.override = respond(lambda number: [row(number)], silent=SECOND)
     assert of.fetch(service, lake) == (set(), [])
+    assert not of_other_run
     assert all(each == {1: 7, 2: 7, 3: 22, 4: 22, 5: 22} for each in of.stored(lake))
 
 
