@@ -114,7 +114,7 @@ class ComponentBase(dg.Model):
     ] = Field(default_factory=LaterReportingResource, description="The API and the lake: what a run needs.")
 
     def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
-        """Return the spec of an asset. Override it to change any attribute but the key, which ends with its name."""
+        """Return the spec of an asset. Override it to change any attribute but the key and the partitions."""
         return spec if self.translation is None else self.translation(spec, spec)
 
     def execute(self, context: dg.AssetExecutionContext, events: Iterator[AssetEvent]) -> Iterator[AssetEvent]:  # noqa: ARG002
@@ -228,6 +228,11 @@ class ComponentBase(dg.Model):
             raise dg.DagsterInvalidDefinitionError(
                 f"get_asset_spec or translation changed the key {spec.key.to_user_string()} to"
                 f" {final.key.to_user_string()}: set key_prefix, which also changes it where other assets depend on it"
+            )
+        if final.partitions_def != spec.partitions_def:
+            raise dg.DagsterInvalidDefinitionError(
+                f"get_asset_spec or translation changed the partitions of {spec.key.to_user_string()}, which are those"
+                " of its files: set start_date, which changes the first one"
             )
         return final
 

@@ -18,6 +18,7 @@ from later_reporting_dagster.lake.database import files_of_older_definitions, ta
 from later_reporting_dagster.lake.tables import OF_INSTANCES, ColumnType
 from later_reporting_dagster.quality.instances import load_instances
 from later_reporting_dagster.quality.missing_files import absent_files, describe_missing
+from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, Cadence, days_of
 
 _Frame = TypeVar("_Frame")
 
@@ -153,7 +154,8 @@ class LaterLake(dg.ConfigurableIOManager):
             table: one of `later_tables()`.
             kind: the type to return, such as `pandas.DataFrame`.
             start: the first day; default: the oldest.
-            end: the last day, inclusive; default: the newest. Missing days are then those up to the newest due day.
+            end: the last day, inclusive; default: the newest. Missing days are then those up to the newest due day, and
+                missing weeks or months those that were over on that day.
             instance_ids: only these instances, or this one; default: all.
             allow_missing: whether to load the rest if files are missing, or to raise.
 
@@ -185,6 +187,7 @@ class LaterLake(dg.ConfigurableIOManager):
         """Return some days of a table, by default from `start` to `end`, their partitions, and what is missing."""
         later = LaterReportingResource(lake_root=self.lake_root, storage_options=self.storage_options)
         lake, table, missing = later.resolved().lake(), _table(spec), ""
+        cadence = next((each.cadence for each in PERIOD_TABLES if each.name == table.name), Cadence.DAY)
         selected: list[Partition] = []
         if spec.partitions_def is not None:
             stored = lake.partitions(table.name, days=days)
@@ -196,20 +199,22 @@ class LaterLake(dg.ConfigurableIOManager):
                 if (start or each.day) <= each.day <= (end or each.day)
                 and (instance_ids is None or each.instance_id in instance_ids)
             ]
+            due = due_day(datetime.now(UTC), due_hour_utc=self.due_hour_utc)
             if days is None:
-                last = end or due_day(datetime.now(UTC), due_hour_utc=self.due_hour_utc)
                 keys = map(date.fromisoformat, spec.partitions_def.get_partition_keys())
-                days = [day for day in keys if (start or day) <= day <= last]
+                days = [day for day in keys if (start or day) <= day <= (end or due)]
+            if cadence is not Cadence.DAY:  # the current week or month is not expected
+                days = [day for day in days if days_of(cadence, day)[-1] <= due]
             instances: Collection[str | None] = instance_ids or ()
             if table.name in OF_INSTANCES:
                 instances = instances or sorted(load_instances(lake).in_numbers) or [None]
             absent = absent_files(table.name, days=days, instances=instances, present={*selected})
-            missing = describe_missing(absent, instances=len(instances))
+            missing = describe_missing(absent, instances=len(instances), cadence=cadence)
         elif (start, end, instance_ids) != (None, None, None):
             raise ValueError("it has no partitions to select: filter its rows")
         paths = table_files(lake, table, selected)
         if (missing and not allow_missing) or not (paths or allow_nothing):
-            whole = "these days" if missing else "it"
+            whole = f"these {cadence}s" if missing else "it"
             raise ValueError(f"{missing or 'it has no files'}. Materialize {whole} first")
         if older := files_of_older_definitions(lake.storage, table, paths):
             raise ValueError(

@@ -230,6 +230,8 @@ TABLES: tuple[RollupTable, ...] = (*PERIOD_TABLES, *SINGLE_TABLES)
 
 def days_of(period: Cadence, first_day: date) -> list[date]:
     """Return the days of the day, week or month that begins on `first_day`; none if no such period begins on it."""
+    if period is Cadence.DAY:
+        return [first_day]
     days = (first_day + timedelta(days=number) for number in range(31))
     return [day for day in days if first_day_of(period, day) == first_day]
 

@@ -193,6 +193,17 @@ class Contact(dg.Resolvable):
     name: str
 
 
+class OtherPartitions(LaterReportingComponent):
+    def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.replace_attributes(partitions_def=dg.WeeklyPartitionsDefinition(start_date=str(self.start_date)))
+
+
+@pytest.mark.parametrize("table", ["posts_published", "organic_paid_daily", "instances", "organic_paid_report"])
+def test_other_partitions_of_a_spec_are_refused(table: str) -> None:
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=f"changed .* of later/{table}, .*start_date"):
+        OtherPartitions(tables=table).build_definitions()
+
+
 class CustomComponent(LaterReportingComponent):
     contacts: list[Contact] = []
 

@@ -20,6 +20,7 @@ from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_T
 from later_reporting_dagster.lake import POST_COLUMNS, Partition, posts_table, schema_of
 from later_reporting_dagster.lake.file_metadata import MadeFrom
 from later_reporting_dagster.rollups.rollup_tables import DAILY as ROLLUP
+from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES
 from tests.conftest import FIRST_DAY, INSTANCE_IDS, Row, Truth, partition_file
 from tests.defs.conftest import DAYS, QUIET_LOGGING, Project, asset_key, failure, fill_once
 from tests.lake.conftest import post
@@ -166,7 +167,7 @@ def test_load_warns_of_missing_files_or_raises(filled: Project) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # Dagster has a deprecated call on Python 3.12
         lake.load(table, pa.Table, end=LAST, allow_missing=False)
-        # A week is expected if one of its days is.
+        # A week is expected if all of its days are.
         assert filled.fetch("post_metrics_daily").success
         assert filled.roll_up("organic_paid_daily").success
         assert filled.roll_up("organic_paid_weekly").success
@@ -191,6 +192,28 @@ def test_load_warns_of_missing_files_or_raises(filled: Project) -> None:
     for name in ("organic_paid_daily", "campaign_performance_daily"):
         with pytest.raises(dg.Failure, match=re.escape(f"missing: {DAYS[1]} (1 day). Materialize these days first")):
             lake.load(tables_of(filled)[name], pa.Table, start=DAYS[1], end=DAYS[1], allow_missing=False)
+
+
+@pytest.mark.parametrize("cadence", ["week", "month"])
+def test_weeks_and_months_are_named_as_such_and_the_current_one_is_not_expected(cadence: str, project: Project) -> None:
+    table = tables_of(project)[f"organic_paid_{cadence}ly"]
+    partitions_def = table.partitions_def
+    assert partitions_def is not None
+    *_, third, second, last, current = partitions_def.get_partition_keys()
+    rollup = next(each for each in PERIOD_TABLES if each.cadence == cadence)
+    rows = schema_of(rollup.columns).empty_table()
+    metadata = MadeFrom(inputs="", definition=rollup.definition).key_values
+    project.lake.write(table.key.path[-1], Partition(date.fromisoformat(last)), rows, metadata=metadata)
+    LaterLake().load(table, pa.Table, start=date.fromisoformat(last), allow_missing=False)
+    mine = Downstream(pa.Table, table=table.key.path[-1], partitions_def=partitions_def)
+    result = mine.run(project, between=(last, current))
+    assert result.success
+    assert project.warnings(result) == []
+    message = f"later/{table.key.path[-1]}: 2 files are missing: {third} to {second} (2 {cadence}s)"
+    with pytest.warns(UserWarning, match=f"^{re.escape(message)}$"):
+        LaterLake().load(table, pa.Table, start=date.fromisoformat(third))
+    with pytest.raises(dg.Failure, match=re.escape(f"{second} (1 {cadence}). Materialize these {cadence}s first")):
+        LaterLake().load(table, pa.Table, start=date.fromisoformat(second), allow_missing=False)
 
 
 def test_io_manager_fails_without_any_files(project: Project) -> None:
