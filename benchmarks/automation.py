@@ -1,4 +1,4 @@
-"""Methods for many instances: time of automation ticks."""
+"""Methods for many instances: time of ticks of the sensor of rollups."""
 
 import logging
 import statistics
@@ -28,7 +28,7 @@ def make_home(partitions: PartitionRange, *, base_url: str, date_basis: str, roo
 
 
 def ticks(partitions: PartitionRange, *, base_url: str, date_basis: str, root: Path) -> Measurement:
-    """Evaluate the automation sensor in this process, as the daemon does: first, when idle, and after changes."""
+    """Evaluate the sensor of rollups in this process, as the daemon does: a look at the lake, and ticks without one."""
     logging.disable(logging.INFO)
     prepare(base_url=base_url, root=root, start=partitions.start)
     import dagster as dg
@@ -36,31 +36,23 @@ def ticks(partitions: PartitionRange, *, base_url: str, date_basis: str, root: P
     from later_reporting_dagster.definitions import defs
 
     repository = defs.get_repository_def()
-    defined = repository.get_sensor_def("later_automation")
-    assert defined.asset_selection is not None
-    # With `use_user_code_server` the conditions can be evaluated by a public function.
-    sensor = dg.AutomationConditionSensorDefinition(
-        defined.name, target=defined.asset_selection, use_user_code_server=True
-    )
+    sensor = repository.get_sensor_def("later_rollups")
     cursor: str | None = None
 
     with dg.DagsterInstance.get() as instance:
 
-        def tick(*, requests: bool) -> float:
+        def tick(*, may_request: bool = False) -> float:
             nonlocal cursor
-            started = time.perf_counter()
-            context = dg.build_sensor_context(instance=instance, cursor=cursor, repository_def=repository)
-            data = sensor.evaluate_tick(context)
+            started = time.process_time()
+            with dg.build_sensor_context(instance, cursor, repository_def=repository, definitions=defs) as context:
+                data = sensor.evaluate_tick(context)
             cursor = data.cursor
-            seconds = time.perf_counter() - started
-            assert bool(data.run_requests) is requests, data.run_requests
+            seconds = time.process_time() - started
+            assert may_request or not data.run_requests, data.run_requests
             return seconds
 
-        first = tick(requests=False)
-        idle = statistics.median(tick(requests=False) for _ in range(IDLE_TICKS))
-        for asset in TABLE_NAMES.values():
-            key, tags = dg.AssetKey(["later", asset]), {"dagster/data_version": "changed"}
-            for day in instance.get_materialized_partitions(key):
-                instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=day, tags=tags))
-        changed = tick(requests=True)
-    return Measurement(ticks={"first": first, "idle": idle, "all days changed": changed})
+        first = tick(may_request=True)  # the lists of files, after the due hour
+        idle = statistics.median(tick() for _ in range(IDLE_TICKS))
+        instance.report_runless_asset_event(dg.AssetMaterialization(dg.AssetKey(["later", TABLE_NAMES[date_basis]])))
+        look = tick()
+    return Measurement(ticks={"first": first, "idle": idle, "after a fetch": look})

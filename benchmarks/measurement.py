@@ -73,7 +73,7 @@ class Measurement:
         creating_seconds: Part of `seconds` before the Dagster run started.
         runs: Dagster runs of a backfill.
         events: Events in the log of a backfill's runs.
-        ticks: Seconds of automation ticks, by kind of tick.
+        ticks: CPU seconds of ticks of the sensor of rollups, by kind of tick.
     """
 
     rows: int = 0

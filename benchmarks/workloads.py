@@ -186,7 +186,7 @@ def backfill(*, days: int = YEAR) -> Table:
 
 
 def automation(*, instances: int = 200, days: int = 1060, written_days: int = 28) -> Table:
-    """Time of automation ticks with many instances and days."""
+    """CPU time of ticks of the sensor of rollups with many instances and days."""
     partitions, written = (newest_partitions(number, range(instances)) for number in (days, written_days))
     first_day = written.start - timedelta(days=30)
     with (
@@ -197,9 +197,7 @@ def automation(*, instances: int = 200, days: int = 1060, written_days: int = 28
     ):
         measure("home", written, sandbox=sandbox, date_basis="post_date", root=root)
         result = measure("ticks", partitions, sandbox=sandbox, date_basis="post_date", root=root)
-    rows = [
-        (f"automation tick, {name}", seconds, f"{result.peak_megabytes:.0f}") for name, seconds in result.ticks.items()
-    ]
+    rows = [(f"tick, {name}", seconds, f"{result.peak_megabytes:.0f}") for name, seconds in result.ticks.items()]
     return Table(
         title=f"{instances} instances × {days:,} days, {written_days} days written",
         columns=("what", "s", "peak MB"),

@@ -246,7 +246,7 @@ def _check_tables(project: Project, now: datetime, *, listed: frozenset[str] | N
         if lacking:
             fix = f"run `later-reporting backfill --only-missing --start {min(lacking)} --end {max(lacking)}`"
             if name in OF_INSTANCES:
-                fix += f", or turn on the sensor {settings.name}_instances, which fetches them"
+                fix += f", or turn on the sensor {settings.name}_missing_files, which fetches them"
             problems.insert(0, f"{'; '.join(filter(None, lacks))}: {fix}")
         if any(problems):
             yield CheckResult(key, "; ".join(filter(None, problems)), "WARN")

@@ -20,6 +20,7 @@ from later_reporting_dagster.defs.checks.posts import ROWS_BELONG, ROWS_UNIQUE
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.dagster_private import set_origin_of_runs
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS, describe_failures
+from later_reporting_dagster.defs.runs import REQUESTED_BY_TAG
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
 
@@ -116,7 +117,7 @@ def materialize(
                 instance=instance,
                 raise_on_error=False,
                 asset_selection=[settings.asset_key(asset) for asset in assets],  # the UI shows it as the run's target
-                tags={**NO_RETRIES, **(tags or {})},
+                tags={**NO_RETRIES, REQUESTED_BY_TAG: "later-reporting", **(tags or {})},
                 run_config={"loggers": {"console": console}, "ops": ops},
             )
     except (SQLAlchemyError, OSError) as failure:  # of Dagster's storage, such as a full disk

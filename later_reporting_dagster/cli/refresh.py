@@ -22,7 +22,8 @@ from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.events import content_of, data_versions, day_version, version_tags
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
-from later_reporting_dagster.defs.runs import runs_of
+from later_reporting_dagster.defs.rollup_requests import other_runs, period_runs
+from later_reporting_dagster.defs.runs import rollup_run
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.coverage import described_days, from_table, intact_files, stored_coverage
 from later_reporting_dagster.lake.tables import (
@@ -96,8 +97,10 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
     files = outdated(lake, rollups, start_date=settings.start_date, newest_day=newest, footers=footers)
     if files and lists_outdated:
         click.echo(f"Outdated: {describe_outdated(files)}")
-    for tables, tags in runs_of(files, settings):
-        yield materialize(project, tables, instance=instance, tags=tags)
+    to_make = [*dict.fromkeys(file.table for file in files)]
+    for of_run in [*period_runs(to_make), *other_runs(to_make)]:
+        tags, config = rollup_run(settings, of_run, files, requested_by="later-reporting refresh")
+        yield materialize(project, of_run, instance=instance, tags=tags, config=config)
     with_report = REPORT in settings.tables
     # After the rollups that it shows.
     for file in outdated(

@@ -1,4 +1,4 @@
-"""Automation: when assets are updated by themselves, the jobs, and their schedules."""
+"""Automation: the jobs, their schedules, and the sensors."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,39 +12,18 @@ from later_reporting_dagster.contract.days import day_ranges, days_between, newe
 from later_reporting_dagster.defs.checks.all_checks import check_steps
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.defs.sensors import describe_emptied, instances_sensor, outdated_sensor
+from later_reporting_dagster.defs.sensors import derived_tables, describe_emptied, missing_files_sensor, rollups_sensor
 from later_reporting_dagster.lake import LakeUnavailable
 from later_reporting_dagster.lake.coverage import stored_coverage
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, OF_INSTANCES, RAW_NAMES
 from later_reporting_dagster.quality.instances import load_instances
 from later_reporting_dagster.quality.old_days import MAX_DAYS_PER_RUN, due_old_days
-from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 
-def when_upstream_changes(*upstream: dg.AssetKey) -> dg.AutomationCondition[Any]:
-    """Return the condition: materialize a partition when the data version of its upstream changes, or once it has one.
-
-    It waits for runs of the asset and its upstream. What it misses, such as a run that fails, or that reads before a
-    change and ends after it, the sensor `outdated` finds. `upstream` are the dependencies to consider; default: all.
-    """
-    condition = dg.AutomationCondition
-
-    def any_upstream(matches: dg.AutomationCondition[Any]) -> dg.AutomationCondition[Any]:
-        any_dep = condition.any_deps_match(matches)
-        return any_dep.allow(dg.AssetSelection.assets(*upstream)) if upstream else any_dep
-
-    # A change holds for one tick. One that comes in the tick after the request must not be forgotten with it.
-    changed = any_upstream(condition.data_version_changed())
-    newly_missing = (condition.missing() & any_upstream(~condition.missing())).newly_true()
-    due = (changed | newly_missing).since((condition.newly_requested() & ~changed) | condition.newly_updated())
-    return (due & ~condition.in_progress() & ~condition.any_deps_in_progress()).with_label("upstream_changed")
-
-
-def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *, with_sensor: bool) -> dict[str, Any]:
+def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec]) -> dict[str, Any]:
     """Return the jobs, schedules and sensors of a component with these assets.
 
-    The sensor of the conditions evaluates these assets only. What fetches no posts runs by default: without it, rollups
-    would not be updated.
+    What fetches no posts runs by default: without it, rollups would not be updated.
     """
     # In process: steps wait for the network or take a moment, and a process per step would only cost time.
     define_job = partial(dg.define_asset_job, executor_def=dg.in_process_executor)
@@ -56,17 +35,10 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
     )
     schedules = [*_daily_checks_schedule(component, checks_job)]
     sensors: list[dg.SensorDefinition] = []
-    if with_sensor:
-        sensor = dg.AutomationConditionSensorDefinition(
-            f"{component.name}_automation",
-            target=dg.AssetSelection.assets(*keys),
-            default_status=component.sensor_status(runs_by_default=True),
-            minimum_interval_seconds=30,
-            description="Updates rollups, instances, coverage and the report when their upstream changes.",
-        )
-        sensors.append(sensor)
-    if component.rollups(TABLES):
-        sensors.append(outdated_sensor(component))
+    # The host updates an asset to which it has given a condition.
+    left_to_host = {spec.key for spec in specs if spec.automation_condition}
+    if derived := [name for name in derived_tables(component) if component.asset_key(name) not in left_to_host]:
+        sensors.append(rollups_sensor(component, derived))
     if not component.fetched_tables:
         return {"jobs": [checks_job], "schedules": schedules, "sensors": sensors}
     posts_job: Any = define_job(
@@ -83,7 +55,7 @@ def build_automation(component: ComponentBase, specs: Sequence[dg.AssetSpec], *,
         )
     # It fetches missing files, also without the asset `instances`.
     if {INSTANCES_TABLE, *OF_INSTANCES} & {*component.tables}:
-        sensors.insert(0, instances_sensor(component, posts_job, coverage_job))
+        sensors.insert(0, missing_files_sensor(component, posts_job, coverage_job))
     return {
         "jobs": [posts_job, checks_job, *([coverage_job] if coverage_job else [])],
         "schedules": [build_daily_schedule(component, posts_job), *schedules],

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Self, cast
 
 import dagster as dg
-from pydantic import BaseModel, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.defs.assets.campaigns import campaigns_asset, periods_asset
@@ -72,14 +72,6 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
         ['later_eu_posts', 'later_eu_checks', 'later_eu_coverage']
     """
 
-    automation_sensor: bool = Field(
-        default=True,
-        description=(
-            "Whether to define the sensor that evaluates the automation conditions. If not, another automation sensor"
-            " has to."
-        ),
-    )
-
     @model_validator(mode="wrap")
     @classmethod
     def _check_attributes(cls, attributes: Any, check: ModelWrapValidatorHandler[Self]) -> Self:
@@ -135,9 +127,7 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
                 ),
             },
             metadata={METADATA_PREFIX + self.name: dg.MetadataValue.json(settings)},
-            **build_automation(
-                self, [spec for asset in assets for spec in asset.specs], with_sensor=self.automation_sensor
-            ),
+            **build_automation(self, [spec for asset in assets for spec in asset.specs]),
         )
 
     def _assets(self) -> Iterator[dg.AssetsDefinition]:

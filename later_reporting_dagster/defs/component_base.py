@@ -102,6 +102,12 @@ class ComponentBase(dg.Model):
         description="Initial state of all schedules and sensors: running or stopped. Default: those that fetch posts"
         " are stopped, and the others run.",
     )
+    max_wait_hours: float = Field(
+        default=6.0,
+        gt=0,
+        description="After so many hours of waiting for runs in progress, such as a backfill of years, what these runs"
+        " do not make is rolled up all the same.",
+    )
     rollup_partitions_per_run: int | None = Field(
         default=None, ge=1, description="Maximum partitions in one run of a rollup backfill. Default: all in one run."
     )

@@ -17,12 +17,14 @@ import dagster as dg
 # https://github.com/dagster-io/dagster/issues/21072 and https://github.com/dagster-io/dagster/issues/34013.
 # tests/defs/test_same_run.py fails without its effect.
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as NOTHING_TO_LOG
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 if TYPE_CHECKING:
     from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin as CodeLocation
 
 __all__ = [
     "NOTHING_TO_LOG",
+    "backfills_in_progress",
     "code_location_of",
     "code_locations_of_project",
     "definitions_in",
@@ -53,6 +55,15 @@ def newest_failed_evaluations(
         if record and record.evaluation and not record.evaluation.passed:
             found[key] = record.evaluation
     return found
+
+
+# Dagster's documented API cannot list backfills. tests/defs/test_rollups_sensor.py fails without it.
+def backfills_in_progress(instance: dg.DagsterInstance) -> set[dg.AssetKey]:
+    """Return the assets of the backfills that have not ended."""
+    not_ended = BulkActionsFilter(
+        statuses=[BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
+    )
+    return {key for backfill in instance.get_backfills(filters=not_ended) for key in backfill.asset_selection or ()}
 
 
 # How `dagster dev` finds the definitions of a folder. We know of no issue that asks for a public function.

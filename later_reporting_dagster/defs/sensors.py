@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+import msgspec
 
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import day_ranges, newest_day
@@ -15,19 +16,18 @@ from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import preview, table_result, version_tags
 from later_reporting_dagster.defs.partitions import range_tags
+from later_reporting_dagster.defs.rollup_requests import HOUR, LISTS, MAX_ATTEMPTS_A_DAY, Dagster, Seen, choose, wait
 from later_reporting_dagster.defs.runs import (
-    MAX_REQUESTS_A_DAY,
-    REQUEST_TAG,
     days_in_progress,
     may_request_now,
     request_tags,
-    requests_left,
-    runs_of,
+    rollup_run,
     tables_in_progress,
 )
 from later_reporting_dagster.lake import Lake, LakeUnavailable
 from later_reporting_dagster.lake.coverage import intact_files, newest_fetches, stored_coverage, undescribed_days
 from later_reporting_dagster.lake.tables import (
+    CAMPAIGNS_TABLE,
     COVERAGE_TABLE,
     INSTANCES_TABLE,
     OF_INSTANCES,
@@ -49,61 +49,85 @@ API_TIMEOUT_SECONDS = 30.0
 _MADE_WITHOUT_POSTS = {INSTANCES_TABLE, COVERAGE_TABLE, REPORT}
 
 
-def outdated_sensor(component: ComponentBase) -> dg.SensorDefinition:
-    """Return the sensor: requests what is outdated in the lake, whatever has happened to the runs that made it."""
-    tables, with_report = component.rollups(TABLES), REPORT in component.tables
-    waits_for = {table.name: {table.name, *table.sources} for table in tables}
-    if with_report:
-        waits_for[REPORT] = {REPORT, *waits_for}
+def derived_tables(component: ComponentBase) -> list[str]:
+    """Return the assets that are made from the lake and not fetched, in the order of their lineage."""
+    derived = {*LISTS, *(table.name for table in TABLES), REPORT}
+    return [name for name in component.tables if name in derived]
+
+
+def rollups_sensor(component: ComponentBase, derived: Sequence[str]) -> dg.SensorDefinition:
+    """Return the sensor: requests what is outdated in the lake, whatever has made it so.
+
+    Dagster's events only say when to look. They cannot say what a lake can: a lost file, one that another Dagster has
+    written, an instance that was retired, a copy.
+    """
+    tables = [table for table in component.rollups(TABLES) if table.name in derived]
+    # Another code location may fetch them.
+    fetched = [component.asset_key(name) for name in (*RAW_NAMES, CAMPAIGNS_TABLE, *PERIODS_TABLES)]
+    waits_for = {*derived, *component.fetched_tables}
     # Rows are left to the daily check: reading them all could take longer than a tick may.
     footers = Footers(verify_rows=False)
+    name = f"{component.name}_rollups"
 
     @dg.sensor(
-        name=f"{component.name}_outdated",
+        name=name,
         # Not a target, which would be a job: assets of one job have the same partitions.
-        asset_selection=dg.AssetSelection.assets(*map(component.asset_key, waits_for)),
+        asset_selection=dg.AssetSelection.assets(*map(component.asset_key, derived)),
         default_status=component.sensor_status(runs_by_default=True),
-        minimum_interval_seconds=300,
+        minimum_interval_seconds=30,
         required_resource_keys={component.resource_key},
         description=(
-            "Rolls up again what is missing, damaged, or made from other files or by an older definition, also if the"
-            f" run that should have done so failed: from the same files at most {MAX_REQUESTS_A_DAY} times a day."
+            "Makes again what is missing, damaged, or made from other files or by an older definition: after a fetch,"
+            f" and every hour. What fails, at most {MAX_ATTEMPTS_A_DAY} times a day from the same files."
         ),
     )
     def sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        lake, now = component.later(context).lake(), component.now()
+        seen = msgspec.json.decode(context.cursor or "{}", type=Seen)
+        now = component.now()
+        due = now.replace(hour=component.due_hour_utc, minute=0, second=0, microsecond=0)
+        # In this order: a run that begins after it was looked for logs its events after they were.
+        in_progress = tables_in_progress(context, component) & waits_for
+        records = context.instance.get_asset_records(fetched)
+        dagster = Dagster(
+            in_progress=in_progress,
+            event=max([record.asset_entry.last_materialization_storage_id or 0 for record in records], default=0),
+            now=now.timestamp(),
+            due=due.timestamp(),
+            patience=component.max_wait_hours * HOUR,
+        )
+        if waits := wait(seen, dagster):
+            return dg.SensorResult(skip_reason=waits.reason, cursor=msgspec.json.encode(waits.seen).decode())
         try:
+            lake = component.later(context).lake()
             has_posts = bool({*lake.storage.directories()} - _MADE_WITHOUT_POSTS)
             files = outdated(
                 lake,
                 tables,
                 start_date=component.start_date,
                 newest_day=newest_day(now),
-                with_report=with_report and has_posts,
+                with_report=REPORT in derived and has_posts,
                 footers=footers,
             )
         except LakeUnavailable as error:
             # The message is complete; a stack trace would hide it.
             raise dg.DagsterError(f"Looking for outdated rollups failed: {error}") from None
-        # The condition comes first: it has a chance to request what follows a run.
-        busy = tables_in_progress(context, component, or_just_ended=True)
-        requests: list[dg.RunRequest] = []
-        report_waits = False
-        for names, tags in runs_of([file for file in files if busy.isdisjoint(waits_for[file.table])], component):
-            if names == [REPORT] and report_waits:
-                continue
-            # Not for what cannot be made today.
-            report_waits = report_waits or any(requests_left(context.instance, tags, name) > 0 for name in names)
-            held_back = {name for name in names if not may_request_now(context.instance, tags, name)}
-            if selection := [component.asset_key(name) for name in names if name not in held_back]:
-                of_run = {key: value for key, value in tags.items() if key.removeprefix(REQUEST_TAG) not in held_back}
-                requests.append(dg.RunRequest(asset_selection=selection, tags=of_run))
-        return dg.SensorResult(run_requests=requests)
+        chosen = choose(seen, files, dagster, defined=derived if has_posts else ())
+        requests = []
+        for names in chosen.runs:
+            tags, config = rollup_run(component, names, files, requested_by=name)
+            ops = {component.op_name(table): {"config": of_table} for table, of_table in config.items()}
+            keys = [*map(component.asset_key, names)]
+            requests.append(dg.RunRequest(asset_selection=keys, tags=tags, run_config={"ops": ops} if ops else {}))
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else dg.SkipReason(chosen.reason),
+            cursor=msgspec.json.encode(chosen.seen).decode(),
+        )
 
     return sensor
 
 
-def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any) -> dg.SensorDefinition:
+def missing_files_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any) -> dg.SensorDefinition:
     """Return the sensor: updates the dimension every hour, and requests one run for the missing files that are due.
 
     It reads no file of posts. It knows from `coverage` which are damaged or stale; if there are files that `coverage`
@@ -112,7 +136,7 @@ def instances_sensor(component: ComponentBase, posts_job: Any, coverage_job: Any
     key = component.asset_key(INSTANCES_TABLE)
 
     @dg.sensor(
-        name=f"{component.name}_instances",
+        name=f"{component.name}_missing_files",
         jobs=[posts_job, *([coverage_job] if coverage_job else [])],
         minimum_interval_seconds=3600,
         default_status=component.sensor_status(runs_by_default=False),

@@ -157,7 +157,7 @@ def test_doctor_says_of_each_table_what_it_lacks_for_whom(user: User, monkeypatc
         "later/campaign_performance_periods",
     }
     missing = f"1 file is missing: {yesterday} (1 day)"
-    sensor = ", or turn on the sensor later_instances, which fetches them"
+    sensor = ", or turn on the sensor later_missing_files, which fetches them"
     assert after["later/posts_published"] == ("WARN", f"{missing}: 007: {run} {days}{sensor}")
     assert after["later/campaign_performance_daily"] == ("WARN", f"{missing}: {run} {days}")
     assert after["later/campaign_performance_periods"] == ("WARN", f"missing: {run}`")

@@ -136,17 +136,10 @@ class Project:
             instance=self.instance, tags=tags, run_config={**QUIET_LOGGING, **(config or {})}, raise_on_error=False
         )
 
-    def conditions(self, *assets: str, cursor: Any = None, time: datetime | None = None) -> Any:
-        """Evaluate the automation conditions of some assets, by default of all, as the daemon does."""
-        selection = dg.AssetSelection.assets(*map(asset_key, assets)) if assets else dg.AssetSelection.all()
-        return dg.evaluate_automation_conditions(
-            self.defs, self.instance, asset_selection=selection, evaluation_time=time, cursor=cursor
-        )
-
-    def sensor(self, name: str) -> SensorExecutionData:
+    def sensor(self, name: str, *, cursor: str | None = None) -> SensorExecutionData:
         """Evaluate a sensor as the daemon does."""
         resources = {"later_reporting": LaterReportingResource.from_environment()}
-        with dg.build_sensor_context(instance=self.instance, definitions=self.defs, resources=resources) as context:
+        with dg.build_sensor_context(self.instance, cursor, definitions=self.defs, resources=resources) as context:
             return self.defs.resolve_sensor_def(name).evaluate_tick(context)
 
     def scheduled(self, at: datetime) -> dg.RunRequest:
@@ -160,7 +153,9 @@ class Project:
     def execute(self, request: dg.RunRequest) -> ExecuteInProcessResult:
         """Execute a run that was requested."""
         if request.asset_selection:
-            return self.run(*(key.path[-1] for key in request.asset_selection), tags=request.tags)
+            configs = [op["config"] for op in request.run_config.get("ops", {}).values()]  # all the same
+            names = [key.path[-1] for key in request.asset_selection]
+            return self.run(*names, tags=request.tags, config=configs[0] if configs else None)
         return self.run_job(str(request.job_name), tags=request.tags, config=request.run_config)
 
     def record(

@@ -260,7 +260,9 @@ def test_two_accounts_load_side_by_side() -> None:
     for spec in merged.resolve_all_asset_specs():
         groups[spec.key.path[0]].add(spec.group_name)
     for name, of_account in groups.items():
-        assert of_account == {f"{name}_{group}" for group in ("posts", "campaigns", "totals", "organic_paid")}
+        assert of_account == {
+            f"{name}_{group}" for group in ("posts", "inventory", "campaigns", "totals", "organic_paid")
+        }
 
 
 def test_assets_name_their_source_and_owners(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,20 +292,32 @@ def test_attributes_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("LATER_NAME", "later_eu")
     monkeypatch.setenv("LATER_KEY_PREFIX", "marketing, later")
     monkeypatch.setenv("LATER_TABLES", "instances,posts_published,posts,campaigns,-campaigns")
-    monkeypatch.setenv("LATER_AUTOMATION_SENSOR", "false")
+    monkeypatch.setenv("LATER_MAX_WAIT_HOURS", "12")
     monkeypatch.setenv("LATER_METRICS", "likes,reach")
     monkeypatch.setenv("LATER_START_DATE", "")  # counts as unset
     component = LaterReportingComponent.from_environment()
     assert component == LaterReportingComponent(
         name="later_eu",
-        automation_sensor=False,
+        max_wait_hours=12,
         key_prefix=("marketing", "later"),
         tables=("posts_published", "instances", "posts"),
         metrics=["likes", "reach"],
     )
-    # Another automation sensor does not look for what is outdated.
     sensors = component.build_definitions().sensors or []
-    assert [sensor.name for sensor in sensors] == ["later_eu_instances", "later_eu_outdated"]
+    assert [sensor.name for sensor in sensors] == ["later_eu_missing_files", "later_eu_rollups"]
+
+
+def test_asset_with_a_condition_of_the_host_is_left_to_the_host() -> None:
+    def translation(_default: dg.AssetSpec, spec: dg.AssetSpec) -> dg.AssetSpec:
+        is_theirs = spec.key.path[-1] == "organic_paid_weekly"
+        return spec.replace_attributes(automation_condition=dg.AutomationCondition.eager()) if is_theirs else spec
+
+    defs = LaterReportingComponent(translation=translation).build_definitions()
+    selection = defs.resolve_sensor_def("later_rollups").asset_selection
+    assert selection is not None
+    names = {key.path[-1] for key in selection.resolve(defs.resolve_asset_graph())}
+    assert "organic_paid_weekly" not in names
+    assert names >= {"organic_paid_daily", "organic_paid_monthly", "organic_paid_report"}
 
 
 def test_rollup_backfills_can_be_divided_into_runs() -> None:

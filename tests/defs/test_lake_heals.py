@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from starlette.requests import Request
 
 from later_reporting_dagster.client import LaterClient
-from later_reporting_dagster.contract.days import contiguous_ranges, days_between, due_day, newest_day
+from later_reporting_dagster.contract.days import days_between, due_day, newest_day
 from later_reporting_dagster.defs.assets import raw_tables, rollups
 from later_reporting_dagster.defs.events import day_materialization, partition_materialization, table_result
 from later_reporting_dagster.defs.partitions import RANGE_START_TAG, range_tags
@@ -38,10 +38,10 @@ from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, schema_of
 from later_reporting_dagster.quality.outdated import describe_outdated, outdated
 from later_reporting_dagster.report.report_data import REPORT, REPORT_PATH
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, DAILY, WEEKLY, days_of, first_day_of
+from later_reporting_dagster.rollups.rollup_tables import BY_CREATOR, DAILY, WEEKLY, first_day_of
 from later_reporting_dagster.server.sandbox import World, create_app, running_server
 from tests.conftest import FIRST_DAY, NO_RATE_LIMIT, Service, files, parameters, sandbox_settings
-from tests.defs.conftest import RAW_ASSETS, Project, assert_success, asset_key, current_definitions, list_instances
+from tests.defs.conftest import RAW_ASSETS, Project, assert_success, current_definitions, list_instances
 from tests.lake.conftest import SPOIL
 
 NOW = datetime(2024, 3, 5, 13, tzinfo=UTC)
@@ -60,6 +60,7 @@ PERIODS, WINDOW = (DAILY, WEEKLY), BY_CREATOR
 ROLLUPS = {table.name: table for table in (*PERIODS, WINDOW)}
 # What has no partitions, besides the window table.
 SINGLE = ("instances", "coverage", REPORT)
+SENSORS = ("later_missing_files", "later_rollups")
 # For how long a run that is paused waits to be resumed.
 PATIENCE_SECONDS = 120
 # After the last fault, each sensor has at most so many ticks: one an hour, then two a day.
@@ -180,37 +181,19 @@ def execute(run: Run) -> None:
 
 @dataclass
 class Ticks:
-    """Evaluates sensors and automation conditions as the daemon does, and launches what they request."""
+    """Evaluates sensors with their cursors as the daemon does, and launches what they request."""
 
     project: Project
-    clock: Clock
     launch: Callable[[Run], object] = lambda run: run()
-    automation: Any = None
+    cursors: Mapping[str, str | None] = field(default_factory=dict)
 
     def all(self) -> list[str]:
-        return [*self.sensor("later_instances"), *self.conditions(), *self.sensor("later_outdated")]
-
-    def conditions(self) -> list[str]:
-        """Return what is requested."""
-        project = self.project
-        result = project.conditions(cursor=self.automation, time=self.clock.now())
-        self.automation = result.cursor
-        requested = []
-        for table in PERIODS:
-            keys = map(str, result.get_requested_partitions(asset_key(table.name)))
-            days = [day for key in keys for day in days_of(table.cadence, date.fromisoformat(key))]
-            for first, last in contiguous_ranges(days):
-                requested.append(f"{table.name} {first} to {last} by its condition")
-                self.launch(partial(project.run, table.name, tags=range_tags(first, last, period=table.cadence)))
-        names = [name for name in (WINDOW.name, *SINGLE) if result.get_requested_partitions(asset_key(name))]
-        if names:
-            requested.append(f"{', '.join(names)} by their conditions")
-            self.launch(partial(project.run, *names))
-        return requested
+        return [each for name in SENSORS for each in self.sensor(name)]
 
     def sensor(self, name: str) -> list[str]:
         """Return what is requested."""
-        data = self.project.sensor(name)
+        data = self.project.sensor(name, cursor=self.cursors.get(name))
+        self.cursors = {**self.cursors, name: data.cursor}
         requested = []
         for event in data.asset_events:
             self.project.instance.report_runless_asset_event(event)
@@ -337,14 +320,11 @@ class LakeWithFaults(RuleBasedStateMachine):
 
     # Ticks
 
-    @rule(
-        sensor=st.sampled_from(["later_instances", "later_outdated", ""]),
-        fault=faults(*FETCH_POINTS, *FOLLOWING_POINTS),
-    )
+    @rule(sensor=st.sampled_from(SENSORS), fault=faults(*FETCH_POINTS, *FOLLOWING_POINTS))
     def tick(self, sensor: str, fault: Fault | None) -> None:
         self.fault = fault
         try:
-            note(f"requested: {self.ticks.sensor(sensor) if sensor else self.ticks.conditions()}")
+            note(f"requested: {self.ticks.sensor(sensor)}")
         except dg.DagsterError:
             # The daemon records a failed tick, and goes on.
             assert self.obstacles
@@ -535,8 +515,6 @@ def environment(
     monkeypatch.setattr("dagster._time._mockable_get_current_timestamp", clock.timestamp)
     for module in ("defs.component_base", "defs.runs", "ingest.slice_writer"):
         monkeypatch.setattr(f"later_reporting_dagster.{module}.utc_now", clock.now)
-    # Dagster stamps the updates of runs by the real clock, so that all have just ended by this one.
-    monkeypatch.setattr("later_reporting_dagster.defs.runs.SETTLING_TIME", timedelta(days=-10_000))
     monkeypatch.setitem(LaterClient.__init__.__kwdefaults__, "clock", clock.timestamp)
     install_points(monkeypatch)
     write = DailyFiles.write
@@ -553,7 +531,7 @@ def environment(
         monkeypatch.setenv(name, value)
     world.transform = Restated().transform
     with dg.DagsterInstance.get() as instance:
-        ticks = Ticks(Project(current_definitions(), instance, folder / "lake"), clock)
+        ticks = Ticks(Project(current_definitions(), instance, folder / "lake"))
         while ticks.all():  # until nothing is left to do
             clock.advance(1)
     return Environment(folder, clock, world, ticks, numbers)

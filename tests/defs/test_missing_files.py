@@ -32,7 +32,7 @@ PUBLISHED, EVERY = "posts_published", "every_instance_is_present"
 
 
 def tick(project: Project) -> SensorExecutionData:
-    return project.sensor("later_instances")
+    return project.sensor("later_missing_files")
 
 
 def posts_requests(data: SensorExecutionData) -> list[dg.RunRequest]:

@@ -1,8 +1,7 @@
 """Break a lake under a running daemon, and wait until it has healed.
 
 The sensors tick every few seconds, so runs take as long as several ticks; with the real intervals, a tick rarely finds
-a run in progress. So only ticks that find none are counted, and those that request something. Nor does `later_outdated`
-count while it waits after a run, because the automation condition comes first.
+a run in progress. So only ticks that find none are counted, and those that request something.
 """
 
 import json
@@ -44,19 +43,22 @@ ROLLUPS = (DAILY, OVERALL)
 ASSETS = (RAW, COVERAGE, *(table.name for table in ROLLUPS), REPORT)
 # Of jobs whose runs do not name assets.
 JOBS = {"later_posts": {RAW}, "later_coverage": {COVERAGE}}
-# How long `later_outdated` waits after a run, in proportion to the intervals of the sensors.
-SETTLING_SECONDS = 3
-SENSORS = BY_API, OUTDATED, AUTOMATION = ("later_instances", "later_outdated", "later_automation")
+SENSORS = BY_API, OF_ROLLUPS = ("later_missing_files", "later_rollups")
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run, with the times of its request and of its end."""
+    """A run, with the times of its request and of its end.
+
+    Attributes:
+        makes_outdated: whether it makes all that is outdated of its assets, and not only its days.
+    """
 
     run_id: str
     status: dg.DagsterRunStatus
     assets: Collection[str]
     days: tuple[date, date] | None
+    makes_outdated: bool
     backfill: str | None
     created: float
     ended: float
@@ -69,6 +71,7 @@ class Run:
             status=run.status,
             assets=JOBS.get(run.job_name) or {key.path[-1] for key in run.asset_selection or ()},
             days=selected_range(run.tags),
+            makes_outdated=any(op.get("config", {}).get("outdated") for op in run.run_config.get("ops", {}).values()),
             backfill=run.tags.get(BACKFILL_ID_TAG),
             created=record.create_timestamp.timestamp(),
             ended=math.inf if record.end_time is None else record.end_time,
@@ -79,7 +82,9 @@ class Run:
         return self.status is dg.DagsterRunStatus.SUCCESS
 
     def materializes(self, asset: str, day: date | None = None) -> bool:
-        return asset in self.assets and (day is None or (self.days is not None and self.days[0] <= day <= self.days[1]))
+        if asset not in self.assets:
+            return False
+        return day is None or self.makes_outdated or (self.days is not None and self.days[0] <= day <= self.days[1])
 
 
 class Request(NamedTuple):
@@ -213,9 +218,7 @@ class Recovery:
         """Return whether no run is in progress, and each sensor has since had a tick that requests none."""
         backfills = [each.backfill_end_timestamp or math.inf for each in self.instance.get_backfills()]
         ended = max([self.broken_at, *backfills, *(run.ended for run in self.runs())])
-        # The conditions follow what the other sensors report.
-        reported = max(self.first_idle_tick(BY_API, since=ended), self.first_idle_tick(OUTDATED, since=ended))
-        return self.first_idle_tick(AUTOMATION, since=reported) < math.inf
+        return all(self.first_idle_tick(sensor, since=ended) < math.inf for sensor in SENSORS)
 
     def first_idle_tick(self, sensor: str, *, since: float) -> float:
         """Return when the first tick that has requested nothing ended; infinity if there is none yet."""
@@ -234,9 +237,9 @@ class Recovery:
         """Yield all runs that sensors have requested since something was broken."""
         runs = self.runs()
         for sensor in SENSORS:
-            number, settling = 0, SETTLING_SECONDS if sensor == OUTDATED else 0
+            number = 0
             for tick in self.ticks(sensor):
-                is_idle = not any(run.created <= tick.timestamp < run.ended + settling for run in runs)
+                is_idle = not any(run.created <= tick.timestamp < run.ended for run in runs)
                 number += is_idle or bool(tick.run_ids)
                 for run in runs:
                     if {run.run_id, run.backfill} & {*tick.run_ids}:
@@ -271,7 +274,6 @@ def running_recovery(directory: Path, *, storage: str = "", lake: Path | None = 
     folder.mkdir()
     # The newest day is due at any hour at which the tests run.
     variables = {"LATER_TABLES": ",".join(ASSETS), "RECOVERY_FOLDER": str(folder), "LATER_DUE_HOUR_UTC": "0"}
-    variables["RECOVERY_SETTLING_SECONDS"] = str(SETTLING_SECONDS)
     if lake:
         variables["LATER_LAKE_ROOT"] = str(lake)
     with (

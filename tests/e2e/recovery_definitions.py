@@ -17,13 +17,13 @@ from pathlib import Path
 import dagster as dg
 
 from later_reporting_dagster import LaterReportingComponent
-from later_reporting_dagster.defs import runs
+from later_reporting_dagster.defs import rollup_requests, runs
 from later_reporting_dagster.defs.component_base import AssetEvent
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 
 FOLDER = Path(os.environ["RECOVERY_FOLDER"])
-# In the order of the real intervals: 30 seconds, 5 minutes, an hour.
-INTERVALS = {"later_automation": 2, "later_outdated": 4, "later_instances": 5}
+# In the order of the real intervals: 30 seconds and an hour.
+INTERVALS = {"later_rollups": 2, "later_missing_files": 5}
 
 
 class RecoveryComponent(LaterReportingComponent):
@@ -44,11 +44,12 @@ class RecoveryComponent(LaterReportingComponent):
             yield event
 
 
-# In proportion to the intervals.
-runs.SETTLING_TIME = timedelta(seconds=float(os.environ["RECOVERY_SETTLING_SECONDS"]))
+# In proportion to the intervals. A day passes faster, too.
 runs.TIME_BETWEEN_REQUESTS = timedelta(seconds=4)
-# A day passes faster, too.
 runs.MAX_REQUESTS_A_DAY = 100
+rollup_requests.LOOK_EVERY = 2.0
+rollup_requests.SECONDS_BEFORE_NEXT = (2.0, 4.0)
+rollup_requests.DAY = 30.0
 if (versions := FOLDER / "definitions.json").exists():
     for table in TABLES:
         object.__setattr__(table, "definition", json.loads(versions.read_text()).get(table.name, table.definition))

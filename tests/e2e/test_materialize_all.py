@@ -19,7 +19,7 @@ STATE = """{
   runsOrError { ... on Runs { results { runId status endTime tags { key } assetSelection { path } } } }
   partitionBackfillsOrError { ... on PartitionBackfills { results { status endTimestamp } } }
   sensorOrError(sensorSelector: {
-    sensorName: "later_automation"
+    sensorName: "later_rollups"
     repositoryName: "__repository__"
     repositoryLocationName: "later_reporting_dagster.definitions"
   }) { ... on Sensor { sensorState { ticks(limit: 20) { status timestamp } } } }
@@ -35,7 +35,7 @@ def test_materialize_all_is_complete_and_nothing_follows(tmp_path: Path) -> None
     ) as dagster:
 
         def state_when_idle() -> Any:
-            """Return the state, once automation has requested nothing in a tick after all backfills and runs."""
+            """Return the state, once the sensor has requested nothing in a tick after all backfills and runs."""
             state = dagster.graphql(STATE)
             if not all(backfill["endTimestamp"] for backfill in state["partitionBackfillsOrError"]["results"]):
                 return None
@@ -44,15 +44,15 @@ def test_materialize_all_is_complete_and_nothing_follows(tmp_path: Path) -> None
             return any(tick["timestamp"] > ended and tick["status"] == "SKIPPED" for tick in ticks) and state
 
         wait_until("the daemon is healthy", lambda: daemon_is_healthy(dagster))
-        before = wait_until("automation is idle", state_when_idle)["runsOrError"]["results"]
+        before = wait_until("the sensor is idle", state_when_idle)["runsOrError"]["results"]
         dagster.backfill(*TABLES)
         after = wait_until("all runs have ended", state_when_idle)["runsOrError"]["results"]
         runs = [run for run in after if run not in before]
         assert {run["status"] for run in runs} == {"SUCCESS"}
-        # At the due hour, automation requests runs of checks only.
+        # At the due hour, a schedule requests a run of checks.
         of_assets = [run for run in runs if run["assetSelection"]]
         tags = {tag["key"] for run in of_assets for tag in run["tags"]}
-        assert "dagster/from_automation_condition" not in tags, of_assets
+        assert "later/requested_by" not in tags, of_assets
         for node in dagster.assets().values():
             assert node["assetMaterializations"], node
             for check in node["assetChecksOrError"]["checks"]:

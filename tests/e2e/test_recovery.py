@@ -15,7 +15,7 @@ from dagster import DagsterRunStatus
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.rollups.rollup_tables import DAILY, OVERALL
 from tests.e2e.dagster_dev import INSTANCES
-from tests.e2e.recovery import BY_API, OUTDATED, RAW, Recovery, running_recovery
+from tests.e2e.recovery import BY_API, OF_ROLLUPS, RAW, Recovery, running_recovery
 from tests.lake.conftest import truncate
 from tests.services import wait_until
 
@@ -64,7 +64,7 @@ def test_lost_and_damaged_files_are_made_again(recovery: Recovery) -> None:
     assert recovery.raw_rows() == before
     recovery.assert_healed(RAW, lost, by=BY_API, ticks=1)
     recovery.assert_healed(RAW, damaged, by=BY_API, ticks=2)
-    recovery.assert_healed(DAILY.name, *old, *new, by=OUTDATED, ticks=2)
+    recovery.assert_healed(DAILY.name, *old, *new, by=OF_ROLLUPS, ticks=2)
 
 
 def test_rollups_follow_a_restatement_that_is_killed(recovery: Recovery) -> None:
@@ -73,7 +73,7 @@ def test_rollups_follow_a_restatement_that_is_killed(recovery: Recovery) -> None
     with recovery.kill_run_of(RAW):
         recovery.dagster.launch(RAW, days=days)
     recovery.wait_until_healed()
-    recovery.assert_healed(DAILY.name, days[0], by=OUTDATED, ticks=2)
+    recovery.assert_healed(DAILY.name, days[0], by=OF_ROLLUPS, ticks=2)
 
 
 def test_killed_and_failed_rollups_are_repeated(recovery: Recovery) -> None:
@@ -84,10 +84,10 @@ def test_killed_and_failed_rollups_are_repeated(recovery: Recovery) -> None:
     recovery.restate(2)
     with recovery.kill_run_of(DAILY.name):
         recovery.dagster.launch(RAW, days=days)
-        wait_until("the other rollup has failed", lambda: recovery.runs_of(OVERALL.name, FAILURE))
+    wait_until("the other rollup has failed", lambda: recovery.runs_of(OVERALL.name, FAILURE))
     failing.rmdir()
     recovery.wait_until_healed()
-    recovery.assert_healed(DAILY.name, days[-1], by=OUTDATED, ticks=2)
+    recovery.assert_healed(DAILY.name, days[-1], by=OF_ROLLUPS, ticks=2)
 
 
 def test_retired_instance_leaves_all_rollups_and_comes_back(recovery: Recovery) -> None:
@@ -97,7 +97,7 @@ def test_retired_instance_leaves_all_rollups_and_comes_back(recovery: Recovery) 
         change(INSTANCES[0])
         recovery.wait_until_healed()
         assert {*recovery.stored(recovery.days[0])["instance_id"].to_pylist()} == {*instances}
-        recovery.assert_healed(DAILY.name, *recovery.days, by=OUTDATED, ticks=2)
+        recovery.assert_healed(DAILY.name, *recovery.days, by=OF_ROLLUPS, ticks=2)
     assert recovery.stored(recovery.days[0]) == before
 
 
@@ -118,7 +118,7 @@ def test_upgrade_changes_one_table_and_a_downgrade_none(recovery: Recovery) -> N
     days, current = recovery.days, DAILY.definition
     recovery.restart_daemon({DAILY.name: current + 1})
     recovery.wait_until_healed()
-    recovery.assert_healed(DAILY.name, *days, by=OUTDATED, ticks=2)
+    recovery.assert_healed(DAILY.name, *days, by=OF_ROLLUPS, ticks=2)
     assert recovery.definitions_of_files() == {current + 1: len(days)}
     assert all(OVERALL.name not in request.run.assets for request in recovery.requests())
 

@@ -7,7 +7,6 @@ import dagster as dg
 import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import days_between, newest_day
-from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.checks.all_checks import planned_checks
 from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import NOT_STALE, evaluate_late_posts
@@ -25,7 +24,7 @@ LIST_NOT_KNOWN = "The API does not say which instances it lists, so LATER_INSTAN
 
 
 def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
-    """Return the dimension of instances, updated when posts change, and every hour by the sensor."""
+    """Return the dimension of instances, updated with the rollups, and every hour by the sensor of missing files."""
 
     @dg.multi_asset(
         name=component.op_name(INSTANCES_TABLE),
@@ -39,10 +38,9 @@ def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
                     f" last, its newest day in each raw table, and how many days since {component.start_date} are"
                     " missing."
                 ),
-                group_name="posts",
+                group_name="inventory",
                 kinds={"later"},
                 tags={"later/layer": "dimension"},
-                automation_condition=when_upstream_changes(),
             )
         ],
         required_resource_keys={component.resource_key},
@@ -70,9 +68,7 @@ def list_instances(context: dg.AssetExecutionContext, component: ComponentBase) 
 
 
 def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
-    """Return the table of all files that exist or are missing, updated when they change, and at the due hour."""
-    due = dg.AutomationCondition.cron_tick_passed(component.due_cron)
-    followed = component.dependencies(*RAW_NAMES)
+    """Return the table of all files that exist or are missing, updated with the rollups, and at the due hour."""
 
     @dg.multi_asset(
         name=component.op_name(COVERAGE_TABLE),
@@ -85,9 +81,8 @@ def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
                     "Each file of the tables that are fetched: its rows, when it was first fetched and last restated,"
                     f" and whether it is stale; and each file that is missing since {component.start_date}."
                 ),
-                group_name="posts",
+                group_name="inventory",
                 tags={"later/layer": "dimension"},
-                automation_condition=when_upstream_changes(*followed) | due,
             )
         ],
         required_resource_keys={component.resource_key},

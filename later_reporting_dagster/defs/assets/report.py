@@ -9,7 +9,6 @@ import dagster as dg
 import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
@@ -49,7 +48,6 @@ def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
         kinds={"html"},
         tags={"later/layer": "report"},
         code_version=str(REPORT_DEFINITION),
-        automation_condition=when_upstream_changes(),
         freshness_policy=component.freshness,
     )
 

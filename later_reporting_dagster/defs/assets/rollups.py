@@ -8,9 +8,9 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from later_reporting_dagster.contract.days import newest_day
-from later_reporting_dagster.defs.automation import when_upstream_changes
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.events import (
     combined_failure,
@@ -40,6 +40,15 @@ from later_reporting_dagster.rollups.rollup_tables import Cadence, RollupTable, 
 from later_reporting_dagster.rollups.sql_engine import query_sql
 
 
+class PeriodsConfig(dg.Config):
+    """Run config of a rollup by day, week or month; by default it makes the selected partitions."""
+
+    outdated: bool = Field(
+        default=False,
+        description="Also roll up all other partitions that are outdated. The sensor names only the newest of them.",
+    )
+
+
 def period_asset(component: ComponentBase, table: RollupTable) -> dg.AssetsDefinition:
     """Return a rollup by day, week or month.
 
@@ -63,8 +72,9 @@ def period_asset(component: ComponentBase, table: RollupTable) -> dg.AssetsDefin
         backfill_policy=dg.BackfillPolicy.multi_run(per_run) if per_run else dg.BackfillPolicy.single_run(),
         required_resource_keys={component.resource_key},
     )
-    def rollup(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
-        yield from component.execute(context, roll_up_periods(context, component, table))
+    def rollup(context: dg.AssetExecutionContext, config: PeriodsConfig) -> Iterator[AssetEvent]:
+        events = roll_up_periods(context, component, table, with_outdated=config.outdated)
+        yield from component.execute(context, events)
 
     return rollup
 
@@ -98,19 +108,21 @@ def _rollup_spec(component: ComponentBase, table: RollupTable, **attributes: Any
             "sql": dg.MetadataValue.md(f"```sql\n{query_sql(table).strip()}\n```"),
         },
         tags={"later/layer": "rollup", "later/date_basis": str(table.date_basis), "later/period": str(table.cadence)},
-        automation_condition=when_upstream_changes(),
         freshness_policy=component.freshness,
         **attributes,
     )
 
 
 def roll_up_periods(
-    context: dg.AssetExecutionContext, component: ComponentBase, table: RollupTable
+    context: dg.AssetExecutionContext, component: ComponentBase, table: RollupTable, *, with_outdated: bool
 ) -> Iterator[AssetEvent]:
     """Compute and write the partitions of a run, and yield their materializations.
 
     If some fail, it fails at its end, with the reason of each. In a range, partitions without raw files are passed
     over. Files from before the first partition, which a later start date left behind, are made again if outdated.
+
+    Args:
+        with_outdated: whether to make all other partitions that are outdated, too.
     """
     later, now = component.later(context), component.now()
     first_days = partition_first_days(context, now=now, period=table.cadence)
@@ -120,7 +132,12 @@ def roll_up_periods(
     written = changed = 0
     with failures():
         newest, lake = newest_day(now), later.lake()
-        early = _outdated_before(lake, table, first_day_of(table.cadence, component.start_date))
+        begin = first_day_of(table.cadence, component.start_date)
+        early = _outdated_before(lake, table, begin)
+        if with_outdated:
+            found = outdated(lake, [table], start_date=component.start_date, newest_day=newest)
+            others = {file.first_day for file in found if file.first_day and file.first_day >= begin}
+            first_days = sorted({*first_days, *others})
         instances = sorted(load_instances(lake, configured=later.configured_instances()).expected)
         for rollup in roll_up_lake_periods(lake, table, [*early, *first_days], memory_gb=later.memory_gb):
             first, rows = rollup.first_day, rollup.rows

@@ -131,10 +131,9 @@ def test_all_months_are_fetched_again_on_request(project: Project, service: Serv
 
 
 def test_campaign_results_follow_the_periods(project: Project) -> None:
-    before = project.conditions(CAMPAIGN_PERIODS_TABLE, "campaign_results")
     assert_success(project.run(CAMPAIGN_PERIODS_TABLE))
-    after = project.conditions(CAMPAIGN_PERIODS_TABLE, "campaign_results", cursor=before.cursor)
-    assert after.get_num_requested(asset_key("campaign_results")) == 1
+    (request,) = project.sensor("later_rollups").run_requests or []
+    assert asset_key("campaign_results") in (request.asset_selection or ())
     assert not project.check(("campaign_results", "is_current"))["campaign_results", "is_current"].passed
     assert_success(project.run("campaign_results"))
     assert project.check(("campaign_results", "is_current"))["campaign_results", "is_current"].passed

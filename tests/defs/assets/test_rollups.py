@@ -14,7 +14,7 @@ import pytest
 from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.defs.runs import runs_of
+from later_reporting_dagster.defs.runs import rollup_run
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Partition
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, CAMPAIGN_PERIODS
 from later_reporting_dagster.quality.outdated import outdated
@@ -183,8 +183,8 @@ def test_files_from_before_a_later_start_date_follow_a_retirement(filled: Projec
     files = outdated(later.lake, [rollup_tables.DAILY], start_date=DAYS[2], newest_day=DAYS[-1])
     assert {file.first_day for file in files} == {*DAYS}
     early = [file for file in files if file.first_day != DAYS[2]]
-    ((names, tags),) = runs_of(early, ComponentBase(start_date=DAYS[2]))
-    result = later.run(*names, tags=tags)
+    tags, config = rollup_run(ComponentBase(start_date=DAYS[2]), [DAILY], early, requested_by="")
+    result = later.run(DAILY, tags=tags, config=config[DAILY])
     assert_success(result)
     assert later.materializations(result).keys() == {str(DAYS[2])}
     for day in DAYS:
