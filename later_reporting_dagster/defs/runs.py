@@ -116,5 +116,5 @@ def tables_in_progress(context: dg.SensorEvaluationContext, component: Component
         if run.asset_selection:
             keys |= run.asset_selection
         elif context.repository_def.has_job(run.job_name):
-            keys |= context.repository_def.get_job(run.job_name).asset_layer.executable_asset_keys
+            keys.update(context.repository_def.get_job(run.job_name).asset_layer.executable_asset_keys)
     return {name for key, name in all_names.items() if key in keys}

@@ -11,12 +11,12 @@ import re
 import signal
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dagster as dg
 import pyarrow as pa
@@ -66,12 +66,13 @@ class Run:
     @classmethod
     def of(cls, record: dg.RunRecord) -> "Run":
         run = record.dagster_run
+        ops: Mapping[str, Any] = dict(run.run_config).get("ops", {})
         return cls(
             run_id=run.run_id,
             status=run.status,
             assets=JOBS.get(run.job_name) or {key.path[-1] for key in run.asset_selection or ()},
             days=selected_range(run.tags),
-            makes_outdated=any(op.get("config", {}).get("outdated") for op in run.run_config.get("ops", {}).values()),
+            makes_outdated=any(op.get("config", {}).get("outdated") for op in ops.values()),
             backfill=run.tags.get(BACKFILL_ID_TAG),
             created=record.create_timestamp.timestamp(),
             ended=math.inf if record.end_time is None else record.end_time,
