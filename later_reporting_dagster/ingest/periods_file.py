@@ -212,7 +212,8 @@ class PeriodsFile:
                 if isinstance(decision, Write):
                     rows[period.slot] = self._merged(period, rows.get(period.slot, {}), accepted.received)
                     is_over = (period.last_day + timedelta(days=1)).day == 1
-                    if period.name in MONTHS and is_over and period.subject in ("", self.instances.only):
+                    is_of_total = period.subject in ("", self.instances.only) and str(period) not in self.failed
+                    if period.name in MONTHS and is_over and is_of_total:
                         instances = sorted(accepted.query.instance_ids or self.instances.to_fetch)
                         day = accepted.received.requested_at.date()
                         months[period.name, period.first_day] = FetchedMonth(day, instances)

@@ -1,8 +1,9 @@
 """Whose a campaign is, and that no campaign of an instance is lost, by the commands, on the independent server."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,30 @@ def stored(account: Account, instance_id: str) -> set[tuple[str, str, int]]:
 
 
 @with_or_without_names
-def test_campaigns_of_an_instance_that_is_not_listed_stay(account: Account) -> None:
-    account.configure(tables=(*FETCHED, "campaigns"))
+@pytest.mark.parametrize("lists", [(), ("campaigns",)], ids=["without the list", "with it"])
+def test_campaigns_of_an_instance_that_is_not_listed_stay(lists: tuple[str, ...], account: Account) -> None:
+    account.configure(tables=(*FETCHED, *lists))
     account.backfill()
     before = stored(account, "c")
     assert {table for table, _, _ in before} == {CAMPAIGN_DAYS, CAMPAIGN_PERIODS}
     account.server.unlisted = {"c"}
     account.backfill()
+    assert stored(account, "c") == before
+
+
+@with_or_without_names
+def test_a_campaign_of_an_unknown_instance_stays_unless_all_instances_answered(account: Account) -> None:
+    account.configure(tables=FETCHED)
+    # No post of any of them was ever recorded.
+    account.server.posts.moved = dict(zip(CAMPAIGNS["c"], OTHER_CAMPAIGNS, strict=True))
+    account.backfill()
+    before = stored(account, "c")
+    assert before
+    account.server.unlisted = {"c"}
+    account.backfill()
+    assert stored(account, "c") == before
+    account.server.unlisted, account.server.refused = set(), {"c": 403}
+    account.backfill(exit_code=1)
     assert stored(account, "c") == before
 
 
@@ -103,6 +121,27 @@ def test_a_deleted_campaign_of_an_unknown_instance_goes_if_all_instances_answere
     assert 21 not in {number for _, _, number in stored(account, "c")}
 
 
+@with_or_without_names
+@pytest.mark.parametrize("lists", [("instances", "campaigns"), ()], ids=["with lists", "without lists"])
+def test_campaigns_of_a_listed_instance_that_answers_with_nothing_stay(
+    lists: tuple[str, ...], account: Account
+) -> None:
+    account.configure(tables=(*FETCHED, ACCOUNT_PERIODS, *lists))
+    account.backfill()
+    before, totals = stored(account, "c"), account.totals()
+    account.server.empty = {"c"}
+    result = account.backfill(exit_code=1)
+    assert stored(account, "c") == before
+    of_c = [row for row in account.totals() if row["instance_id"] == "c"]
+    assert of_c == [row for row in totals if row["instance_id"] == "c"]
+    failed = {table for table, _ in failures(result.stderr)}
+    assert {CAMPAIGN_DAYS, CAMPAIGN_PERIODS, ACCOUNT_PERIODS} <= failed
+    assert stored(account, "a")
+    account.server.empty = set()
+    account.backfill()
+    assert stored(account, "c") == before
+
+
 def test_the_newest_week_of_an_instance_may_be_empty(account: Account) -> None:
     """A campaign has ended: its instance has others in the month, and a second answer for the week is empty, too."""
     account.configure(tables=(*FETCHED, "instances", "campaigns"))
@@ -117,7 +156,7 @@ def test_the_newest_week_of_an_instance_may_be_empty(account: Account) -> None:
     assert old
     assert newest - old
     posts.hidden |= newest - old
-    account.backfill("--accept-shrinking")
+    account.backfill("--allow-row-loss")
     periods = {period.split()[0] for table, period, _ in stored(account, "c") if table == CAMPAIGN_PERIODS}
     assert "7d" not in periods
     assert "90d" in periods
@@ -128,8 +167,9 @@ def campaigns_in(account: Account, table: str) -> set[int]:
 
 
 @with_or_without_names
-def test_campaigns_of_a_retired_instance_are_not_in_the_numbers(account: Account) -> None:
-    account.configure(tables=(*FETCHED, "campaigns", *ROLLUPS))
+@pytest.mark.parametrize("lists", [(), ("campaigns",)], ids=["without the list", "with it"])
+def test_campaigns_of_a_retired_instance_are_not_in_the_numbers(lists: tuple[str, ...], account: Account) -> None:
+    account.configure(tables=(*FETCHED, *lists, *ROLLUPS))
     account.backfill()
     assert campaigns_in(account, "campaign_results") & {*CAMPAIGNS["c"]}
     account.run("retire", "c")
@@ -138,6 +178,43 @@ def test_campaigns_of_a_retired_instance_are_not_in_the_numbers(account: Account
         found = campaigns_in(account, table)
         assert not found & {*CAMPAIGNS["c"]}, table
         assert found & {*CAMPAIGNS["a"]}
+
+
+def test_a_campaign_of_an_unknown_instance_is_named(account: Account) -> None:
+    account.configure(tables=(*FETCHED, *ROLLUPS))
+    account.server.posts.moved = {21: 24}
+    account.server.names_instances = False
+    account.backfill()
+    account.run("retire", "c")
+    result = account.backfill()
+    named = [line for line in result.stdout.splitlines() if "WARN" in line and "instance" in line]
+    assert [line for line in named if re.search(r"\b21\b", line)], result.stdout
+
+
+def test_a_campaign_whose_posts_have_moved_is_that_of_the_instance_that_recorded_them(account: Account) -> None:
+    first = NEWEST - timedelta(days=3)
+    account.configure(tables=(*FETCHED, "instances", "campaigns", *ROLLUPS), LATER_START_DATE=str(first))
+    account.server.unlisted_campaigns = {*CAMPAIGNS["c"]}
+    account.backfill(days=4)
+    account.server.posts.moved = dict(zip(CAMPAIGNS["c"], OTHER_CAMPAIGNS, strict=True))
+    # The newest rows of all posts are in other campaigns, but not those of earlier days.
+    account.run("backfill", "--asset", "posts_published", "--start", str(first), "--end", str(NEWEST))
+    account.backfill(days=1)
+    for table in ROLLUPS:
+        rows = account.query(f"select distinct campaign_id, instance_id from {table}")
+        owners = {row["campaign_id"]: row["instance_id"] for row in rows}
+        assert {number: owners.get(number) for number in CAMPAIGNS["c"]} == dict.fromkeys(CAMPAIGNS["c"], "c"), table
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_refused_list_of_campaigns_is_a_warning(status: int, account: Account) -> None:
+    account.configure(tables=(*FETCHED, "instances", "campaigns"))
+    account.server.refused = {"/v2/campaigns": status}
+    result = account.backfill()
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]
+    assert [line for line in warnings if "later/campaigns was not updated" in line], result.output
+    refreshed = account.run("refresh")
+    assert "later/campaigns was not updated" in refreshed.stderr, refreshed.output
 
 
 def without_values(data: Any) -> Any:
