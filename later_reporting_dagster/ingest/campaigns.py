@@ -1,8 +1,8 @@
 """The dimension `campaigns`: those that are or were listed, and which of them stay although a response lacks them."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence, Set
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from later_reporting_dagster.client import LaterClient, ListResult, QueryRejected
 from later_reporting_dagster.contract import PerformanceQuery
+from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.contract.rows import BadRow, Campaign
-from later_reporting_dagster.ingest.decide import keys_of
 from later_reporting_dagster.ingest.slice_writer import SliceWriter
 from later_reporting_dagster.ingest.slices import Slice
+from later_reporting_dagster.lake.campaign_owners import CampaignOwners
 from later_reporting_dagster.lake.lake import Lake, StoredFile, WriteResult
 from later_reporting_dagster.lake.tables import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, schema_of
 
@@ -60,61 +61,112 @@ def write_campaigns(
     return rows, result
 
 
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """What a response lacks of the stored campaigns.
+
+    Attributes:
+        kept: those whose stored row stays.
+        silent: instances that were asked and are listed, and of which it has no campaign, although some are stored.
+            These are among the kept ones, until the end of the run decides.
+    """
+
+    kept: Set[Hashable] = frozenset()
+    silent: frozenset[str] = frozenset()
+
+
 @dataclass(eq=False, slots=True)
 class KeptCampaigns:
-    """Which stored campaigns stay although a response lacks them, because of their instances.
+    """Which stored campaigns stay although a response lacks them, because of their instances (`CampaignOwners`).
 
-    Only for tables whose rows do not say their instance: it is that of the dimension.
+    Only for tables with the campaigns of all instances in one file.
     """
 
     client: LaterClient
     writer: SliceWriter
-    _instances: Mapping[Hashable, Set[str]] | None = None  # of each known campaign, read once in a run
+    instances: Instances
+    _owners: CampaignOwners = field(init=False)
+    _received: set[tuple[int, str | None]] = field(default_factory=set, init=False)  # of all responses of the run
 
-    async def absent_from(self, slices: Sequence[Slice], query: PerformanceQuery, result: ListResult) -> Set[Hashable]:
-        """Return the campaigns of instances that were not asked for, are not listed any more, or may be left out.
+    def __post_init__(self) -> None:
+        self._owners = CampaignOwners(self.writer.files.lake)
 
-        Of the last, nothing came of any campaign, and a second response does not say that there is nothing. Only
-        `retire` takes an instance out of the rollups.
+    async def absent_from(
+        self, slices: Sequence[Slice], query: PerformanceQuery, result: ListResult, *, gone: Set[str] = frozenset()
+    ) -> Absent:
+        """Return which stored campaigns of a day or period stay.
+
+        They go if the response has others of their instance, which has thus been asked and has answered. Those of an
+        unknown instance go if every known one is listed, was asked, and is not refused. Only `retire` takes an
+        instance out of the rollups.
+
+        `gone`: silent instances that surely have no campaigns.
         """
-        if self.writer.files.table.has_file_per_instance:
-            return frozenset()
+        table = self.writer.files.table
+        if table.has_file_per_instance:
+            return Absent()
         (of,) = slices
-        present = {item.key for item in result.items}
-        instances, stored = await anyio.to_thread.run_sync(self._read, of)
-        absent = {campaign: instances[campaign] for campaign in stored - present if campaign in instances}
-        returned = {name for campaign in present for name in instances.get(campaign, ())}
-        silent = {name for names in absent.values() for name in names} - returned
+        received = {(item.campaign_id, item.extra) for item in result.items}
+        self._received |= received
+        present = {campaign_id for campaign_id, _ in received}
+        columns = pa.schema([each for each in table.table.schema if each.name in ("campaign_id", "extra")])
+        stored = await anyio.to_thread.run_sync(self._stored_rows, of, columns)
+        absent = [(row["campaign_id"], row["extra"]) for row in stored if row["campaign_id"] not in present]
+        if not absent:
+            return Absent()
+        owners = await anyio.to_thread.run_sync(self._owners.of, [*absent, *received])
+        of_absent = {campaign_id: owners[campaign_id] for campaign_id, _ in absent}
+        answered = _together(owners[campaign_id] for campaign_id in present)
+        others = _together(of_absent.values()) - answered - gone - self.instances.retired
         if query.instance_ids:
-            returned, silent = returned & {*query.instance_ids}, silent & {*query.instance_ids}
-        listed = await self.client.accessible(tuple(sorted(silent)))
-        # If the whole response is empty, the writer is in doubt, and asks again itself.
-        is_asked = listed and result.items and not self.writer.limits.accepts_any_loss
-        if is_asked and not await self._are_without(listed, query):
-            self.writer.progress.warn(f"Not in a response, so their stored campaigns stay: {', '.join(listed)}")
-            listed = ()
-        gone = returned.union(listed)
-        return {campaign for campaign, names in absent.items() if not names & gone}
+            answered, others = answered & {*query.instance_ids}, others & {*query.instance_ids}
+        silent = frozenset(await self.client.accessible(tuple(sorted(others))))
+        gone = answered | gone
+        if self.writer.limits.accepts_any_loss:
+            gone, silent = gone | silent, frozenset()
+        kept = {campaign_id for campaign_id, names in of_absent.items() if names and not names & gone}
+        unknown = {campaign_id for campaign_id, names in of_absent.items() if not names}
+        if unknown and not await self._all_answer_without(unknown, query, answered=answered):
+            kept |= unknown
+        return Absent(kept, silent)
 
-    def _read(self, of: Any) -> tuple[Mapping[Hashable, Set[str]], Set[Hashable]]:
-        """Return the instances of each known campaign, and the stored campaigns of a day or period."""
-        files = self.writer.files
-        if self._instances is None:
-            self._instances = _instances_of_campaigns(files.lake)
-        keys = pa.schema([each for each in files.table.table.schema if each.name in files.table.key])
-        return self._instances, {*keys_of(files.stored_rows(of, keys), files.table.key)}
+    def _stored_rows(self, of: Any, columns: pa.Schema) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self.writer.files.stored_rows(of, columns).to_pylist()
+        return rows
 
-    async def _are_without(self, instance_ids: tuple[str, ...], query: PerformanceQuery) -> bool:
+    async def answered(self) -> Set[str]:
+        """Return the instances of which any response of the run had campaigns."""
+        owners = await anyio.to_thread.run_sync(self._owners.of, self._received)
+        return _together(owners.values())
+
+    async def are_without(self, instance_ids: Collection[str], query: PerformanceQuery) -> bool:
         """Return whether a response for these instances alone says that they have no campaigns."""
+        return (await self._fetch_of(instance_ids, query)).is_surely_empty
+
+    async def _all_answer_without(
+        self, campaigns: Set[Hashable], query: PerformanceQuery, *, answered: Set[str]
+    ) -> bool:
+        """Return whether each known instance is listed, was asked and answers without these campaigns.
+
+        They may also be of one that is retired, or no longer configured. A query that names no instance leaves out
+        those that are refused, so those without campaigns are asked alone.
+        """
+        known = self.instances.known
+        names = tuple(sorted(known))
+        is_asked = known <= {*query.instance_ids} if query.instance_ids else bool(known)
+        if not is_asked or await self.client.accessible(names) != names:
+            return False
+        if not (others := known - answered):
+            return True
         with suppress(QueryRejected):
-            again = await self.client.fetch(self.writer.files.table.route, replace(query, instance_ids=instance_ids))
-            return again.is_surely_empty
+            again = await self._fetch_of(others, query)
+            return campaigns.isdisjoint(item.key for item in (*again.items, *again.bad_rows))
         return False
 
+    async def _fetch_of(self, instance_ids: Collection[str], query: PerformanceQuery) -> ListResult:
+        query = replace(query, instance_ids=tuple(sorted(instance_ids)))
+        return await self.client.fetch(self.writer.files.table.route, query)
 
-def _instances_of_campaigns(lake: Lake) -> Mapping[Hashable, Set[str]]:
-    instances: dict[Hashable, set[str]] = {}
-    campaigns = lake.read_intact_table(CAMPAIGNS_TABLE, schema=CAMPAIGNS_SCHEMA)
-    for row in [] if campaigns is None else campaigns.select(["campaign_id", "instance_id"]).to_pylist():
-        instances.setdefault(row["campaign_id"], set()).add(row["instance_id"])
-    return instances
+
+def _together(instances: Iterable[Set[str]]) -> frozenset[str]:
+    return frozenset[str]().union(*instances)

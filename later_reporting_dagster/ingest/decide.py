@@ -24,6 +24,7 @@ ALLOW_ROW_LOSS = "`later-reporting backfill --allow-row-loss`, or with allow_row
 NOTHING_LEFT = "no stored row would be left of what this run fetches of it"
 NOT_LISTED = "the API does not list the instance"
 NOT_SURE = "a second response does not say that there are none"
+NO_CAMPAIGNS = "no day or period of this run has campaigns of it"
 
 
 class Reason(StrEnum):
@@ -197,11 +198,15 @@ def decide(received: Received, stored: Stored, policy: Policy) -> Decision:
     elif is_newer:
         return Newer()
     diff = _diff_of_judged_rows(stored.rows, new, received.kept, policy.table)
-    return _objection(diff, received, policy) or Write(new, content_hash, diff)
+    is_silent = has_results(stored.rows, policy.table) and not has_results(new, policy.table)
+    return _objection(diff, received, policy, is_silent=is_silent) or Write(new, content_hash, diff)
 
 
-def _objection(diff: RowDiff, received: Received, policy: Policy) -> Reject | AskAgain | None:
-    """Return why the stored rows stay, if too many would go, or maybe wrongly."""
+def _objection(diff: RowDiff, received: Received, policy: Policy, *, is_silent: bool) -> Reject | AskAgain | None:
+    """Return why the stored rows stay, if too many would go, or maybe wrongly.
+
+    `is_silent`: whether the stored rows have results, and the new ones have none.
+    """
     limits, table = policy.limits, policy.table
     if limits.accepts_any_loss:
         return None
@@ -214,7 +219,9 @@ def _objection(diff: RowDiff, received: Received, policy: Policy) -> Reject | As
         )
     if (rejected := too_much_lost(limits, diff, bad_rows=len(received.bad_rows), entity=table.rows)) is not None:
         return rejected
-    if diff.removed and not diff.rows_after and not policy.is_confirmed:
+    # What the API totals for an account that it has no posts of is a row of zeros.
+    is_empty = is_silent if table.one_instance_per_query and diff.rows_after else diff.removed and not diff.rows_after
+    if is_empty and not policy.is_confirmed:
         return would_empty(NOT_SURE)
     if diff.removed and received.unplaced:
         return AskAgain(
@@ -231,6 +238,14 @@ def would_empty(why: str) -> AskAgain:
         Reason.WOULD_EMPTY,
         f"rows are stored, and the response has none: nothing was replaced, because {why}. If they were really"
         f" deleted, accept it with {ALLOW_ROW_LOSS}",
+    )
+
+
+def silent_instances(names: Sequence[str], why: str) -> AskAgain:
+    return AskAgain(
+        Reason.WOULD_EMPTY,
+        f"campaigns of {', '.join(names)} are stored, and the response has none: these stay, because {why}. If they"
+        f" were really deleted, accept it with {ALLOW_ROW_LOSS}",
     )
 
 
@@ -309,6 +324,12 @@ def _by_key(rows: pa.Table, key: Sequence[str]) -> dict[Hashable, tuple[object, 
 
 def _values(rows: pa.Table, column: str) -> int:
     return int(rows.num_rows - rows[column].null_count)
+
+
+def has_results(rows: pa.Table, table: RawTable) -> bool:
+    """Return whether any metric of any row is neither null nor 0."""
+    columns = [metric.column for metric in table.known_metrics if metric.column in rows.column_names]
+    return any(any(rows[name].to_pylist()) for name in columns)
 
 
 def keys_of(rows: pa.Table, key: Sequence[str]) -> list[Hashable]:

@@ -151,7 +151,12 @@ async def fetch_days(
         writer = SliceWriter(files=files, limits=fetch.limits, metrics=fetch.metrics, results=sender, progress=progress)
         try:
             await ingest(
-                partitions, writer, client=client, instance_ids=fetch.instance_ids, padding_days=fetch.padding_days
+                partitions,
+                writer,
+                client=client,
+                instances=instances,
+                instance_ids=fetch.instance_ids,
+                padding_days=fetch.padding_days,
             )
         finally:
             with anyio.CancelScope(shield=True):

@@ -21,8 +21,19 @@ import anyio.to_thread
 from later_reporting_dagster.client import LaterClient, LaterError, ListResult, QueryRejected, UnexpectedResponse
 from later_reporting_dagster.contract import DateBasis, PerformanceQuery
 from later_reporting_dagster.contract.days import days_between
+from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.ingest.campaigns import KeptCampaigns
-from later_reporting_dagster.ingest.decide import NOT_LISTED, NOTHING_LEFT, AskAgain, Reason, Reject, would_empty
+from later_reporting_dagster.ingest.decide import (
+    NO_CAMPAIGNS,
+    NOT_LISTED,
+    NOT_SURE,
+    NOTHING_LEFT,
+    AskAgain,
+    Reason,
+    Reject,
+    silent_instances,
+    would_empty,
+)
 from later_reporting_dagster.ingest.metric_negotiation import MetricNegotiation
 from later_reporting_dagster.ingest.progress import RouteRefused, SliceError, refusal
 from later_reporting_dagster.ingest.query_plan import (
@@ -37,7 +48,7 @@ from later_reporting_dagster.ingest.query_plan import (
     split_query,
 )
 from later_reporting_dagster.ingest.slice_writer import SliceWriter
-from later_reporting_dagster.ingest.slices import Slice
+from later_reporting_dagster.ingest.slices import Slice, subject_of
 from later_reporting_dagster.lake import Lake, LakeUnavailable, Partition, encode_instance_id
 from later_reporting_dagster.lake.tables import RawTable
 
@@ -60,6 +71,7 @@ async def ingest(
     writer: SliceWriter,
     *,
     client: LaterClient,
+    instances: Instances,
     instance_ids: tuple[str, ...] = (),
     padding_days: int = 0,
 ) -> None:
@@ -68,7 +80,9 @@ async def ingest(
     Failures of the API or the lake, rows that may replace nothing and invalid instance ids are results, not raised.
     While the results are full, fewer queries are fetched.
 
-    `instance_ids`: those whose rows a file of all instances has; empty for all that the credentials can read.
+    Args:
+        instances: those of this step.
+        instance_ids: those whose rows a file of all instances has; empty for all that the credentials can read.
 
     Raises:
         RouteRefused: the API does not offer the route of an optional table.
@@ -78,7 +92,7 @@ async def ingest(
         days = sorted((partition.day for partition in partitions), reverse=True)
         of_all = partial(PerformanceQuery, date_basis=table.date_basis, instance_ids=instance_ids)
         queries_of = {Partition(day): of_all(start_date=day, end_date=day) for day in days}
-        await ingest_whole(queries_of, writer, client=client)
+        await ingest_whole(queries_of, writer, client=client, instances=instances)
         return
     partitions = await _fail_invalid_instances(partitions, writer)
     if not partitions:
@@ -105,7 +119,9 @@ async def ingest(
     await run.fetch_all(newest_first, workers=client.concurrency if by_cursor else PAGED_WORKERS)
 
 
-async def ingest_whole(queries: Mapping[Any, PerformanceQuery], writer: SliceWriter, *, client: LaterClient) -> None:
+async def ingest_whole(
+    queries: Mapping[Any, PerformanceQuery], writer: SliceWriter, *, client: LaterClient, instances: Instances
+) -> None:
     """Fetch and write what the API totals for days or periods, each with one query, in the order given.
 
     A day or a period is replaced whole, but for the rows of `KeptCampaigns`.
@@ -119,7 +135,7 @@ async def ingest_whole(queries: Mapping[Any, PerformanceQuery], writer: SliceWri
         is_whole=True,
         is_of_accounts=writer.files.table.one_instance_per_query,
     )
-    run = _IngestRun(client, writer, breaker, queries_of=queries)
+    run = _IngestRun(client, writer, breaker, queries_of=queries, instances=instances)
     await run.fetch_all([(query, of_query) for of_query, query in queries.items()], workers=client.concurrency)
 
 
@@ -161,8 +177,9 @@ class _IngestRun:
     Attributes:
         partitions: those to write, if a query has many.
         queries_of: the query of each day or period, if it has one of its own.
-        unconfirmed: deletions. Nothing was written, because stored rows may not be gone, although the response lacks
-            them.
+        instances: those of this step.
+        unconfirmed: what has no result yet, because stored rows may not be gone, although the response lacks them.
+        silent: of these, the instances of which a response has no campaign, with the query as it was asked.
         queue: the queries to fetch, each with its only slice, or None. Last in, first out: the parts of a query are
             fetched before the next query, which can then leave out what has failed.
     """
@@ -173,7 +190,9 @@ class _IngestRun:
     partitions: frozenset[Partition] = frozenset()
     queries_of: Mapping[Any, PerformanceQuery] = field(default_factory=dict)
     padding_days: int = 0
+    instances: Instances = Instances()  # noqa: RUF009 - frozen
     unconfirmed: dict[Slice, AskAgain] = field(default_factory=dict)
+    silent: dict[Slice, tuple[frozenset[str], PerformanceQuery, ListResult]] = field(default_factory=dict)
     queue: asyncio.LifoQueue[tuple[PerformanceQuery, Slice | None]] = field(default_factory=asyncio.LifoQueue)
     metrics: MetricNegotiation = field(init=False)
     kept: KeptCampaigns = field(init=False)
@@ -182,21 +201,26 @@ class _IngestRun:
     def __post_init__(self) -> None:
         writer = self.writer
         self.metrics = MetricNegotiation(self.client, writer.files.table, writer.metrics, writer.progress)
-        self.kept = KeptCampaigns(self.client, writer)
+        self.kept = KeptCampaigns(self.client, writer, self.instances)
 
     async def fetch_all(self, queries: Sequence[tuple[PerformanceQuery, Slice | None]], *, workers: int) -> None:
         """Fetch and write queries in this order, then ask again for what is unconfirmed."""
-        for item in reversed(queries):
-            self.queue.put_nowait(item)
-        if self.writer.files.table.is_optional:
-            await self._try_route()
-        async with anyio.create_task_group() as tasks:
-            for _ in range(workers):
-                tasks.start_soon(self._work)
-            await self.queue.join()
-            tasks.cancel_scope.cancel()
-        for each, doubt in self.unconfirmed.items():
-            await self._confirm_deletion(each, doubt)
+        is_of_several = [self.breaker.is_of_accounts and len(query.instance_ids) > 1 for query, _ in queries]
+        # Totals of several accounts wait until it is known whether one of these has lost its results.
+        for phase in (False, True):
+            for item, is_later in reversed([*zip(queries, is_of_several, strict=True)]):
+                if is_later is phase:
+                    self.queue.put_nowait(item)
+            if self.writer.files.table.is_optional:
+                await self._try_route()
+            async with anyio.create_task_group() as tasks:
+                for _ in range(workers):
+                    tasks.start_soon(self._work)
+                await self.queue.join()
+                tasks.cancel_scope.cancel()
+            unconfirmed, self.unconfirmed = self.unconfirmed, {}
+            for each, doubt in unconfirmed.items():
+                await self._confirm_deletion(each, doubt)
 
     async def _try_route(self) -> None:
         """Ask one query after the other until one shows that the API offers the route; raise if it refuses it.
@@ -221,18 +245,14 @@ class _IngestRun:
                     with suppress(LaterError):
                         await self._attempt(query_before(query))
                 if self.breaker.is_route_refused:
-                    raise RouteRefused(self._refusal_text(query, error))
+                    if not (self.writer.files.table.one_instance_per_query and self.breaker.instances == 1):
+                        raise RouteRefused(str(error))
+                    self.breaker.stopped_by = _refusal_of_only_account(query.instance_ids[0], error)
                 is_unclear = not self.breaker.is_refused(query)
             if is_unclear:
                 unclear.add(only or query.instance_ids)
         for query, only, error in reversed(refused):
-            await self._go_on(query, only, error)
-
-    def _refusal_text(self, query: PerformanceQuery, error: LaterError) -> str:
-        is_of_only_instance = self.writer.files.table.one_instance_per_query and self.breaker.instances == 1
-        if not is_of_only_instance:
-            return str(error)
-        return f"{error} Or it refuses only {query.instance_ids[0]!r}: of one instance, it cannot be told which."
+            await self._go_on(query, only, self.breaker.stopped_by or error)
 
     async def _work(self) -> None:
         while True:
@@ -260,9 +280,12 @@ class _IngestRun:
         except LaterError as error:
             return error
         try:
-            kept = await self.kept.absent_from(slices, asked, result)
+            absent = await self.kept.absent_from(slices, asked, result)
+            doubt = silent_instances(sorted(absent.silent), NO_CAMPAIGNS) if absent.silent else None
+            if absent.silent:
+                self.silent[slices[0]] = absent.silent, asked, result
             async with self._write_slots:
-                self.unconfirmed |= await self.writer.write(asked, result, slices, kept=kept)
+                self.unconfirmed |= await self.writer.write(asked, result, slices, kept=absent.kept, doubt=doubt)
         except (LaterError, LakeUnavailable) as error:
             await self.writer.fail(slices, error)
         return None
@@ -335,23 +358,54 @@ class _IngestRun:
             metrics=self.writer.metrics,
         )
         names = tuple(name for name in query.instance_ids if name not in self.breaker.unlisted)
-        is_left = of.instance_id in self.writer.keeping
+        is_left = subject_of(of) in self.writer.keeping
         error: SliceError | AskAgain | None = self.breaker.stopped_by or would_empty(NOTHING_LEFT)
-        if self.breaker.stopped_by is None and (is_left or doubt.reason is not Reason.WOULD_EMPTY):
+        if of in self.silent:
+            error = self.breaker.stopped_by or await self._confirm_silent(of)
+        elif self.breaker.stopped_by is None and (is_left or doubt.reason is not Reason.WOULD_EMPTY):
             try:
                 error = would_empty(NOT_LISTED)
                 # Without any, the query would ask for all instances.
                 is_any_left = names == query.instance_ids or (bool(names) and not self.breaker.is_of_accounts)
                 if is_any_left and await self.client.accessible(names) == names:
                     asked, result = await self._attempt(replace(query, instance_ids=names))
-                    kept = await self.kept.absent_from([of], asked, result)
+                    absent = await self.kept.absent_from([of], asked, result)
                     is_sure = bool(result.total_items) or (is_left and result.is_surely_empty)
-                    unconfirmed = await self.writer.write(asked, result, [of], kept=kept, is_confirmed=is_sure)
+                    unconfirmed = await self.writer.write(
+                        asked,
+                        result,
+                        [of],
+                        kept=absent.kept,
+                        is_confirmed=is_sure,
+                        doubt=silent_instances(sorted(absent.silent), NO_CAMPAIGNS) if absent.silent else None,
+                    )
                     error = unconfirmed.get(of)
             except (LaterError, LakeUnavailable) as failure:
                 error = failure
+        if isinstance(error, AskAgain):
+            error = Reject(error.reason, error.text)
+            if self.breaker.is_of_accounts and not is_left:
+                self.breaker.silent |= dict.fromkeys(names, error)
         if error is not None:
-            await self.writer.fail([of], Reject(error.reason, error.text) if isinstance(error, AskAgain) else error)
+            await self.writer.fail([of], error)
+
+    async def _confirm_silent(self, of: Slice) -> SliceError | AskAgain | None:
+        """Remove the campaigns of instances of which a response had none, if it is sure; else return why they stay.
+
+        It is sure if another response of the run has some of them, and a second one that has none is for them alone.
+        """
+        names, asked, result = self.silent[of]
+        try:
+            if not names <= await self.kept.answered():
+                return silent_instances(sorted(names), NO_CAMPAIGNS)
+            if not await self.kept.are_without(names, asked):
+                return silent_instances(sorted(names), NOT_SURE)
+            absent = await self.kept.absent_from([of], asked, result, gone=names)
+            is_sure = bool(result.total_items) or result.is_surely_empty
+            unconfirmed = await self.writer.write(asked, result, [of], kept=absent.kept, is_confirmed=is_sure)
+        except (LaterError, LakeUnavailable) as failure:
+            return failure
+        return unconfirmed.get(of)
 
     def _is_limited(self, query: PerformanceQuery) -> bool:
         """Return whether a query is split if it has many posts, though not too many."""
@@ -362,3 +416,12 @@ class _IngestRun:
         if only is not None:
             return [only]
         return [partition for partition in partitions_of(query) if partition in self.partitions]
+
+
+def _refusal_of_only_account(name: str, error: LaterError) -> LaterError:
+    """Return the error of each total of the only instance: whether it or the route is refused cannot be told."""
+    return QueryRejected(
+        f"the API refuses its route, or only {name!r}, which of one instance cannot be told: {error.reason} If other"
+        " tables have its posts, leave this one out of LATER_TABLES, or have the route added to the credentials' scope",
+        status=403,
+    )

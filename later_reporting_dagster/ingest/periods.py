@@ -135,7 +135,7 @@ async def ingest_periods(
         writer = SliceWriter(files=file, limits=limits, metrics=file.asked, results=sender, progress=progress)
         try:
             with sender:
-                await ingest_whole(queries, writer, client=client)
+                await ingest_whole(queries, writer, client=client, instances=file.instances)
         finally:  # what failed before the route was refused is reported, too
             failed = [result async for result in results if isinstance(result, FailedSlice)]
             _add(failed, file, progress)

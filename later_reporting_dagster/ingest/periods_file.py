@@ -224,7 +224,8 @@ class PeriodsFile:
             if isinstance(decision, Write):
                 merged.rows[period.key] = self._merged_rows(period, old, received)
                 is_over = (period.last_day + timedelta(days=1)).day == 1
-                if period.name in MONTHS and is_over and period.subject in ("", self.instances.only):
+                is_of_total = period.subject in ("", self.instances.only) and str(period) not in self.failed
+                if period.name in MONTHS and is_over and is_of_total:
                     instances = sorted(query.instance_ids or self.instances.to_fetch)
                     merged.months[period.name, period.first_day] = FetchedMonth(received.requested_at.date(), instances)
         return merged

@@ -37,7 +37,8 @@ from later_reporting_dagster.contract.parameters import (
     platform_of,
 )
 from later_reporting_dagster.contract.query import PerformanceQuery, group_by_url_length
-from later_reporting_dagster.ingest.progress import refusal
+from later_reporting_dagster.ingest.decide import Reject
+from later_reporting_dagster.ingest.progress import SliceError, refusal
 from later_reporting_dagster.lake import Partition
 from later_reporting_dagster.lake.tables import MAX_QUERY_DAYS, RawTable
 
@@ -209,6 +210,7 @@ class CircuitBreaker:
         stopped_by: the error that ends the run: every query would fail.
         unlisted: instances that the API does not list, each with the error.
         refused: accounts whose own totals the API has refused, each with the error.
+        silent: accounts of which results are stored, and the API has none, each with why these stay.
     """
 
     days: int
@@ -222,6 +224,7 @@ class CircuitBreaker:
     stopped_by: LaterError | None = None
     unlisted: dict[str, LaterError] = field(default_factory=dict)
     refused: dict[str, LaterError] = field(default_factory=dict)
+    silent: dict[str, Reject] = field(default_factory=dict)
     _refused: set[Hashable] = field(default_factory=set)  # see `is_refused`
     _failed_in_a_row: int = 0  # of totals
     _rows: int = 0
@@ -340,7 +343,7 @@ class CircuitBreaker:
 
 def queries_to_ask(
     query: PerformanceQuery, breaker: CircuitBreaker
-) -> list[tuple[PerformanceQuery, LaterError | None]]:
+) -> list[tuple[PerformanceQuery, SliceError | None]]:
     """Return the parts in which to ask a query, in this order, and those that fail without a request, with the error.
 
     An instance that has failed before is queried alone. A query that is its only part is asked as it is.
@@ -357,7 +360,7 @@ def queries_to_ask(
             return [(query, breaker.unlisted[query.instance_ids[0]])]
         return [(replace(query, instance_ids=listed), None)]
     together: list[str] = []
-    parts: list[tuple[PerformanceQuery, LaterError | None]] = []
+    parts: list[tuple[PerformanceQuery, SliceError | None]] = []
     for instance_id in query.instance_ids:
         alone = replace(query, instance_ids=(instance_id,))
         first_day, error = breaker.left_alone(instance_id) or (query.start_date, None)
@@ -376,8 +379,10 @@ def queries_to_ask(
     return parts
 
 
-def _error_of_account(name: str, breaker: CircuitBreaker) -> LaterError | None:
+def _error_of_account(name: str, breaker: CircuitBreaker) -> SliceError | None:
     """Return why the totals of several accounts with this one cannot be asked for, if so."""
+    if (silent := breaker.silent.get(name)) is not None:
+        return replace(silent, text=f"of {name!r}: {silent.text}")
     if (error := breaker.refused.get(name)) is not None:
         return QueryRejected(f"the API refuses the totals of {name!r}: {error.reason}", status=403)
     return breaker.unlisted.get(name)

@@ -22,6 +22,7 @@ from later_reporting_dagster.ingest.decide import (
     Received,
     Reject,
     WriteLimits,
+    has_results,
     too_many_bad_rows,
 )
 from later_reporting_dagster.ingest.periods_file import PeriodsFile
@@ -34,7 +35,7 @@ from later_reporting_dagster.ingest.progress import (
     WrittenSlice,
 )
 from later_reporting_dagster.ingest.replacement import ReceivedRows, SliceRows, assign_rows
-from later_reporting_dagster.ingest.slices import Slice
+from later_reporting_dagster.ingest.slices import Slice, subject_of
 from later_reporting_dagster.lake import LakeUnavailable
 from later_reporting_dagster.lake.tables import rows_by_group
 
@@ -54,7 +55,7 @@ class SliceWriter:
     Attributes:
         results: receives each result once. While it is full, nothing more is written.
         progress: gets what is odd about the responses, and counts their rows.
-        keeping: the instances of which a stored row is left; None for files with the rows of all.
+        keeping: the instances of which a stored row with results is left; None for files with the rows of all.
     """
 
     files: DailyFiles | PeriodsFile
@@ -73,6 +74,7 @@ class SliceWriter:
         *,
         kept: Set[Hashable] = frozenset(),
         is_confirmed: bool = False,
+        doubt: AskAgain | None = None,
     ) -> dict[Slice, AskAgain]:
         """Write the rows of a query, and quarantine its bad rows. A slice without rows becomes a file without rows.
 
@@ -82,6 +84,7 @@ class SliceWriter:
             slices: those to write, or the only period of the query.
             kept: the keys whose stored row stays, if the response does not have it.
             is_confirmed: whether stored rows may be replaced by none.
+            doubt: why what is written now is not the result yet.
         """
         self.progress.oddities.update(result.oddities)
         received = await self._in_thread(assign_rows, query, result, slices)
@@ -104,8 +107,11 @@ class SliceWriter:
                     fates["failed"] += len(rows[each].items)
                     unconfirmed[each] = outcome
                     continue
-                if isinstance(outcome, WrittenSlice) and outcome.keeps_stored_rows:
-                    self.keeping.add(each.instance_id)
+                if isinstance(outcome, WrittenSlice) and doubt is not None and not outcome.is_newer:
+                    unconfirmed[each] = doubt
+                    continue
+                if isinstance(outcome, WrittenSlice) and self._keeps_results(outcome):
+                    self.keeping.add(subject_of(each))
                 await self.results.send(outcome)
 
         async with anyio.create_task_group() as batches:
@@ -114,6 +120,11 @@ class SliceWriter:
         if self.files.has_wrong_clock:
             self.progress.warn(WRONG_CLOCK)
         return unconfirmed
+
+    def _keeps_results(self, written: WrittenSlice) -> bool:
+        # What the API totals for an account has a row, even if it has no posts.
+        table = self.files.table
+        return written.keeps_stored_rows and not (table.one_instance_per_query and not has_results(written.rows, table))
 
     async def fail(self, slices: Collection[Slice], error: SliceError) -> None:
         failed = [FailedSlice(slice=each, error=error) for each in slices]

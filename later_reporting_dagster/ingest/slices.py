@@ -52,3 +52,8 @@ def period_key(name: str, first_day: date, subject: str) -> PeriodKey:
 
 # A mapping by slices has keys of type Any, because those of `Mapping` are invariant.
 Slice = Partition | Period
+
+
+def subject_of(of: Slice) -> str | None:
+    """Return the only instance whose rows a slice has; None if it has those of all."""
+    return of.instance_id if isinstance(of, Partition) else of.subject or None

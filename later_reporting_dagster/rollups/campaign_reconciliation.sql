@@ -6,23 +6,16 @@
 --
 -- A day of a campaign can be compared (`is_comparable`) if each instance of the campaign has a file of posts of that day.
 {%- set sums = "sum(COLUMNS(['" ~ compared | join("', '") ~ "']))" %}
--- Materialized, because two queries read it: otherwise all files are opened twice.
-WITH posts AS MATERIALIZED (SELECT date, campaign_id, instance_id, {{ sums }} FROM post_metrics_daily GROUP BY ALL),
-instances AS (
-    SELECT campaign_id, instance_id FROM campaigns
-    UNION
-    SELECT campaign_id, instance_id FROM posts
-),
-campaign_sums AS (
+WITH campaign_sums AS (
     SELECT date, campaign_id, {{ sums }} FROM campaign_performance_daily ANTI JOIN retired_campaigns USING (campaign_id) GROUP BY ALL
 ),
-post_sums AS (SELECT date, campaign_id, {{ sums }} FROM posts GROUP BY ALL),
+post_sums AS (SELECT date, campaign_id, {{ sums }} FROM post_metrics_daily GROUP BY ALL),
 campaign_days AS (
     SELECT
-        date, campaign_id, count(instances.instance_id) > 0 AS is_known,
-        is_known AND count(instances.instance_id) = count(stored_files.instance_id) AS is_comparable
+        date, campaign_id, count(campaign_owners.instance_id) > 0 AS is_known,
+        is_known AND count(campaign_owners.instance_id) = count(stored_files.instance_id) AS is_comparable
     FROM campaign_sums
-    LEFT JOIN instances USING (campaign_id)
+    LEFT JOIN campaign_owners USING (campaign_id)
     LEFT JOIN (FROM stored_files WHERE table_name = 'post_metrics_daily') AS stored_files USING (date, instance_id)
     GROUP BY ALL
 ),

@@ -27,5 +27,4 @@ SELECT
 FROM windows
 ANTI JOIN retired_campaigns USING (campaign_id)
 LEFT JOIN named_campaigns USING (campaign_id)
-ANTI JOIN retired_instances USING (instance_id)
 WHERE time_window IS NOT NULL

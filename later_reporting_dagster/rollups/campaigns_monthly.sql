@@ -35,4 +35,3 @@ CROSS JOIN lake
 ANTI JOIN retired_campaigns USING (campaign_id)
 LEFT JOIN of_unknown_cost USING (first_day, campaign_id)
 LEFT JOIN named_campaigns USING (campaign_id)
-ANTI JOIN retired_instances USING (instance_id)

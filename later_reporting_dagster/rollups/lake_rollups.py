@@ -1,6 +1,6 @@
 """Roll up the raw tables of a lake."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -18,6 +18,7 @@ from later_reporting_dagster.lake import (
     Partition,
     schema_of,
 )
+from later_reporting_dagster.lake.campaign_owners import CampaignOwners
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
 from later_reporting_dagster.lake.file_metadata import MadeFrom
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, POST_METRICS_DAILY, RAW_TABLES
@@ -28,6 +29,7 @@ from later_reporting_dagster.rollups.sql_engine import FIRST_DAY, open_rollup_da
 
 # How many days, weeks or months one query rolls up: their rows are in memory together, outside of DuckDB.
 _PERIODS_PER_QUERY = 60
+_OWNERS_SCHEMA = pa.schema({"campaign_id": pa.int64(), "instance_id": pa.string()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,25 +67,31 @@ class PeriodRollup:
     unreadable: Sequence[LakeUnavailable | FileDamaged]
 
 
-def read_campaigns(lake: Lake) -> tuple[dict[str, pa.Table], str]:
+def campaign_relations(
+    lake: Lake, rows: Iterable[tuple[int, str | None]], *, database: LakeDatabase
+) -> tuple[dict[str, pa.Table], str]:
     """Return relations for the SQL, and why the table of campaigns cannot be read, if so.
 
-    The relations are `campaigns`, without those of retired instances, `retired_campaigns`, which only these have, and
-    `retired_instances`.
+    The relations are `campaigns`, without those of retired instances; `campaign_owners`, the instances of each
+    campaign of `rows`; and `retired_campaigns`, of which all of these are retired.
+
+    `rows`: id and `extra` of the campaigns that are rolled up.
     """
-    schema, retired, error = schema_of(CAMPAIGN_COLUMNS), pa.array(lake.retired.ids(), pa.string()), ""
-    rows = schema.empty_table()
+    schema, retired, error = schema_of(CAMPAIGN_COLUMNS), lake.retired.ids(), ""
+    listed = schema.empty_table()
     try:
-        rows = lake.read_table(CAMPAIGNS_TABLE, schema=schema) or rows
+        listed = lake.read_table(CAMPAIGNS_TABLE, schema=schema) or listed
     except FileDamaged as damage:
         error = str(damage)
-    is_retired = pc.is_in(rows["instance_id"], retired)
-    kept, left_out = rows.filter(pc.invert(is_retired)), rows.filter(is_retired)
-    only_retired = left_out.filter(pc.invert(pc.is_in(left_out["campaign_id"], kept["campaign_id"])))
+    owners = CampaignOwners(lake, database).of(rows)
+    pairs = [(campaign_id, name) for campaign_id, names in owners.items() for name in sorted(names)]
+    only_retired = [campaign_id for campaign_id, names in owners.items() if names and names <= retired]
     relations = {
-        CAMPAIGNS_TABLE: kept,
-        "retired_campaigns": only_retired.select(["campaign_id"]),
-        "retired_instances": pa.table({"instance_id": retired}),
+        CAMPAIGNS_TABLE: listed.filter(pc.invert(pc.is_in(listed["instance_id"], pa.array(retired, pa.string())))),
+        "campaign_owners": pa.Table.from_pylist(
+            [{"campaign_id": campaign_id, "instance_id": name} for campaign_id, name in pairs], _OWNERS_SCHEMA
+        ),
+        "retired_campaigns": pa.table({"campaign_id": pa.array(only_retired, pa.int64())}),
     }
     return relations, error
 
@@ -92,18 +100,18 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
     """Roll up window tables and tables about posts. Files that cannot be read, and retired instances, are left out."""
     # Listed before anything is read: what is replaced meanwhile makes the result outdated.
     inputs = list_inputs(lake, tables)
-    relations, unreadable_campaigns = read_campaigns(lake)
-    relations[CAMPAIGN_PERIODS_TABLE], unreadable_periods = CAMPAIGN_PERIODS.schema.empty_table(), ""
+    periods, unreadable_periods = CAMPAIGN_PERIODS.schema.empty_table(), ""
     try:
-        periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
-        relations[CAMPAIGN_PERIODS_TABLE] = periods or relations[CAMPAIGN_PERIODS_TABLE]
+        periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema) or periods
     except FileDamaged as error:
         unreadable_periods = str(error)
         tables = [table for table in tables if CAMPAIGN_PERIODS_TABLE not in table.sources]
     # Facts may read a table from which none of the results is made.
     views = [(source.table, inputs.raw.get(source.name, ())) for source in RAW_TABLES.values()]
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
-        for name, rows in relations.items():
+        campaigns = zip(periods["campaign_id"].to_pylist(), periods["extra"].to_pylist(), strict=True)
+        relations, unreadable_campaigns = campaign_relations(lake, campaigns, database=database)
+        for name, rows in (relations | {CAMPAIGN_PERIODS_TABLE: periods}).items():
             database.connection.register(name, rows)
 
         def roll_up(contents: ViewContents) -> WindowRollups:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.coverage import newest_requests
-from later_reporting_dagster.lake.database import ViewContents
+from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE,
     CAMPAIGN_PERIODS,
@@ -20,7 +20,7 @@ from later_reporting_dagster.lake.tables import (
     POSTS_PUBLISHED,
     Table,
 )
-from later_reporting_dagster.rollups.lake_rollups import read_campaigns
+from later_reporting_dagster.rollups.lake_rollups import campaign_relations
 from later_reporting_dagster.rollups.sql_engine import open_rollup_database, register_stored_files
 from later_reporting_dagster.rollups.templates import render
 
@@ -75,17 +75,21 @@ def reconcile_campaigns(
     lake: Lake, *, memory_gb: float, days: Collection[date] | None = None
 ) -> CampaignReconciliation:
     """Compare the days that both tables have, of `days` or of all. Skip files that cannot be read."""
-    campaigns, error = read_campaigns(lake)
     campaign_days = lake.partitions(CAMPAIGN_PERFORMANCE.name, days=days)
     posts = lake.file_versions(POST_METRICS_DAILY.name, days={each.day for each in campaign_days}, with_retired=False)
-    (found,), unreadable = _query(
-        lake,
-        "campaign_reconciliation.sql",
-        {"compared": COMPARED_METRICS, "tolerance_percent": TOLERANCE_PERCENT, "max_examples": MAX_EXAMPLES},
-        files={CAMPAIGN_PERFORMANCE.table: campaign_days, _METRICS_DAILY: posts},
-        relations=campaigns,
-        memory_gb=memory_gb,
-    )
+    with open_rollup_database(lake, memory_gb=memory_gb) as database:
+        sql = f"SELECT DISTINCT campaign_id, extra FROM {CAMPAIGN_PERFORMANCE.name}"  # noqa: S608
+        rows = database.read(
+            [(CAMPAIGN_PERFORMANCE.table, campaign_days)], lambda _contents: database.connection.sql(sql).fetchall()
+        )
+        campaigns, error = campaign_relations(lake, rows, database=database)
+        (found,), unreadable = _query(
+            database,
+            "campaign_reconciliation.sql",
+            {"compared": COMPARED_METRICS, "tolerance_percent": TOLERANCE_PERCENT, "max_examples": MAX_EXAMPLES},
+            files={CAMPAIGN_PERFORMANCE.table: campaign_days, _METRICS_DAILY: posts},
+            relations=campaigns,
+        )
     totals = {each["metric"]: (each["of_campaign"], each["of_posts"]) for each in found.pop("sums")}
     return CampaignReconciliation(
         **found,
@@ -108,17 +112,18 @@ def reconcile_ad_spend(lake: Lake, *, memory_gb: float) -> list[dict[str, Any]]:
         for name in (CAMPAIGN_PERIODS.name, CAMPAIGN_PERFORMANCE.name)
         for row in lake.quarantine.rows(name)
     ]
-    rows, _ = _query(
-        lake,
-        "ad_spend_of_windows.sql",
-        {},
-        files={CAMPAIGN_PERFORMANCE.table: lake.partitions(CAMPAIGN_PERFORMANCE.name)[-MAX_SPEND_DAYS:]},
-        relations={
-            CAMPAIGN_PERIODS.name: lake.read_intact_table(CAMPAIGN_PERIODS.name, schema=schema) or schema.empty_table(),
-            "quarantined": pa.Table.from_pylist(bad_rows, _QUARANTINED),
-        },
-        memory_gb=memory_gb,
-    )
+    with open_rollup_database(lake, memory_gb=memory_gb) as database:
+        rows, _ = _query(
+            database,
+            "ad_spend_of_windows.sql",
+            {},
+            files={CAMPAIGN_PERFORMANCE.table: lake.partitions(CAMPAIGN_PERFORMANCE.name)[-MAX_SPEND_DAYS:]},
+            relations={
+                CAMPAIGN_PERIODS.name: lake.read_intact_table(CAMPAIGN_PERIODS.name, schema=schema)
+                or schema.empty_table(),
+                "quarantined": pa.Table.from_pylist(bad_rows, _QUARANTINED),
+            },
+        )
     return rows
 
 
@@ -147,18 +152,18 @@ def reconcile_accounts(
     accounts = lake.file_versions(INSTANCE_PERFORMANCE_DAILY.name, days=days, with_retired=False)
     accounts = {each: version for each, version in accounts.items() if each.day <= last_day}
     posts = lake.file_versions(POST_METRICS_DAILY.name, days={each.day for each in accounts}, with_retired=False)
-    (found,), unreadable = _query(
-        lake,
-        "account_reconciliation.sql",
-        {"last_day": last_day, "compared_columns": COMPARED_METRICS, **ACCOUNT_TOLERANCES},
-        files={INSTANCE_PERFORMANCE_DAILY.table: accounts, _METRICS_DAILY: posts},
-        relations={
-            "requests": newest_requests(
-                lake, {INSTANCE_PERFORMANCE_DAILY.name: accounts, POST_METRICS_DAILY.name: posts}
-            )
-        },
-        memory_gb=memory_gb,
-    )
+    with open_rollup_database(lake, memory_gb=memory_gb) as database:
+        (found,), unreadable = _query(
+            database,
+            "account_reconciliation.sql",
+            {"last_day": last_day, "compared_columns": COMPARED_METRICS, **ACCOUNT_TOLERANCES},
+            files={INSTANCE_PERFORMANCE_DAILY.table: accounts, _METRICS_DAILY: posts},
+            relations={
+                "requests": newest_requests(
+                    lake, {INSTANCE_PERFORMANCE_DAILY.name: accounts, POST_METRICS_DAILY.name: posts}
+                )
+            },
+        )
     differing = [each for each in found["differences"] if each["differs"]]
     return AccountReconciliation(
         compared=found["compared"],
@@ -183,35 +188,37 @@ def sum_settled_posts(
     posts = lake.file_versions(POSTS_PUBLISHED.name, days=published, with_retired=False)
     first = date.min if published is None else min(published, default=date.max)
     days = lake.file_versions(POST_METRICS_DAILY.name, with_retired=False) if posts else {}
-    (sums,), _ = _query(
-        lake,
-        "settled_posts.sql",
-        {"settled_after_days": settled_after_days, "compared": SETTLED_METRICS, "tolerance_percent": TOLERANCE_PERCENT},
-        files={_PUBLISHED: posts, _METRICS_DAILY: [each for each in days if each.day >= first]},
-        relations={"requests": newest_requests(lake, {POSTS_PUBLISHED.name: posts})},
-        memory_gb=memory_gb,
-    )
+    with open_rollup_database(lake, memory_gb=memory_gb) as database:
+        (sums,), _ = _query(
+            database,
+            "settled_posts.sql",
+            {
+                "settled_after_days": settled_after_days,
+                "compared": SETTLED_METRICS,
+                "tolerance_percent": TOLERANCE_PERCENT,
+            },
+            files={_PUBLISHED: posts, _METRICS_DAILY: [each for each in days if each.day >= first]},
+            relations={"requests": newest_requests(lake, {POSTS_PUBLISHED.name: posts})},
+        )
     return sums
 
 
 def _query(
-    lake: Lake,
+    database: LakeDatabase,
     template: str,
     variables: Mapping[str, Any],
     *,
     files: Mapping[Table, Collection[Partition]],
     relations: Mapping[str, pa.Table],
-    memory_gb: float,
 ) -> tuple[list[dict[str, Any]], int]:
     """Return the rows of a query over these files and relations, and how many files cannot be read."""
-    with open_rollup_database(lake, memory_gb=memory_gb) as database:
-        for name, rows in relations.items():
-            database.connection.register(name, rows)
+    for name, rows in relations.items():
+        database.connection.register(name, rows)
 
-        def compute(contents: ViewContents) -> tuple[list[dict[str, Any]], int]:
-            register_stored_files(database.connection, contents.partitions)
-            found = database.connection.sql(render(template, variables))
-            rows = [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
-            return rows, sum(map(len, contents.unreadable.values()))
+    def compute(contents: ViewContents) -> tuple[list[dict[str, Any]], int]:
+        register_stored_files(database.connection, contents.partitions)
+        found = database.connection.sql(render(template, variables))
+        rows = [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
+        return rows, sum(map(len, contents.unreadable.values()))
 
-        return database.read([*files.items()], compute)
+    return database.read([*files.items()], compute)

@@ -202,7 +202,7 @@ CAMPAIGN_RESULTS = RollupTable(
     facts=("post_days", "window_periods", "known_posts", "named_campaigns"),
     key=("time_window", "campaign_id"),
     sources=_OF_CAMPAIGNS,
-    definition=5,
+    definition=6,
     description=f"Campaigns: what the API totals for each over exactly {_WINDOWS}: spend, return, links, reach; whether"
     " that is its whole life.",
 )
@@ -212,7 +212,7 @@ CAMPAIGNS_MONTHLY = RollupTable(
     facts=("post_days", "known_posts", "named_campaigns"),
     key=("month", "campaign_id"),
     sources=_OF_CAMPAIGNS,
-    definition=5,
+    definition=6,
     description="Campaigns by month: spend, return, links and reach recorded in it, and number and content cost of the"
     " posts published in it, as the API totals exactly the month. Spend and costs of a campaign add up over months; a"
     " post of several campaigns counts in each of them.",

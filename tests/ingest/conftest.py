@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import ClientCredentials, LaterClient, RateLimiter, RetryPolicy
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric
+from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.contract.rows import Campaign
 from later_reporting_dagster.ingest.daily_files import DailyFiles
 from later_reporting_dagster.ingest.decide import Reason, Reject, WriteLimits
@@ -123,7 +124,14 @@ def run_ingest(
         async with sender, client or client_of(service) as used_client:
             daily_files = DailyFiles(table, lake, RunRecords(lake, table.name, now=datetime.now(UTC)))
             writer = SliceWriter(files=daily_files, limits=limits, metrics=metrics, results=sender, progress=progress)
-            await ingest(partitions, writer, client=used_client, instance_ids=instance_ids, padding_days=padding_days)
+            await ingest(
+                partitions,
+                writer,
+                client=used_client,
+                instances=Instances(configured=frozenset(instance_ids)),
+                instance_ids=instance_ids,
+                padding_days=padding_days,
+            )
         await collecting
 
     asyncio.run(run())

@@ -1,6 +1,6 @@
 """Whether the rows of a response replace the stored ones: a table with a row for each case."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,9 +29,9 @@ from later_reporting_dagster.ingest.decide import (
     too_much_lost,
     with_stored_rows,
 )
-from later_reporting_dagster.lake import LakeUnavailable, posts_table
+from later_reporting_dagster.lake import LakeUnavailable, posts_table, schema_of
 from later_reporting_dagster.lake.parquet_file import content_hash_of
-from later_reporting_dagster.lake.tables import POSTS_PUBLISHED
+from later_reporting_dagster.lake.tables import INSTANCE_PERFORMANCE_DAILY, POSTS_PUBLISHED, RawTable
 from tests.lake.conftest import post
 
 NOW = datetime(2024, 7, 10, 12, tzinfo=UTC)
@@ -68,6 +68,7 @@ class Got:
     problem: Reject | None = None
     limits: WriteLimits = field(default_factory=WriteLimits)
     confirmed: bool = False
+    table: RawTable = POSTS_PUBLISHED
 
 
 ANY_LOSS, NO_BAD_ROWS = WriteLimits(max_row_loss_percent=100), WriteLimits(max_bad_rows_percent=0)
@@ -84,6 +85,17 @@ LIKES = posts_table(
     ],
     metrics=parse_metrics("impressions, likes"),
 )
+
+
+def account(**metrics: float | None) -> pa.Table:
+    """What the API totals for an instance over a period."""
+    metrics_of = parse_metrics("impressions, engagements")
+    row = {"instance_id": "a", "extra": None, "impressions": None, "engagements": None} | metrics
+    return pa.Table.from_pylist([row], schema_of(INSTANCE_PERFORMANCE_DAILY.columns(metrics_of)))
+
+
+OF_ACCOUNT: Mapping[str, Any] = {"table": INSTANCE_PERFORMANCE_DAILY}
+EARNED, ZEROS, NULLS = account(impressions=5, engagements=0), account(impressions=0, engagements=0), account()
 
 CASES: Sequence[tuple[str, Stored, Got, Any]] = [
     # what | stored | received and allowed | decision
@@ -127,6 +139,13 @@ CASES: Sequence[tuple[str, Stored, Got, Any]] = [
     ("of too few values", stored(up_to(19, cpm=1.0)), Got(up_to(19)), Write),
     ("a metric is newly requested", stored(EQUAL), Got(LIKES), Write),
     ("a metric is no longer requested", stored(LIKES), Got(EQUAL), Write),
+    ("totals of an account: an object of nulls", stored(EARNED), Got(NULLS, **OF_ACCOUNT), AskAgain(Reason.VALUES, "")),
+    ("the same, confirmed", stored(EARNED), Got(NULLS, confirmed=True, **OF_ACCOUNT), AskAgain(Reason.VALUES, "")),
+    ("zeros", stored(EARNED), Got(ZEROS, **OF_ACCOUNT), AskAgain(Reason.WOULD_EMPTY, "")),
+    ("the same, confirmed", stored(EARNED), Got(ZEROS, confirmed=True, **OF_ACCOUNT), Write),
+    ("zeros after nulls", stored(NULLS), Got(ZEROS, **OF_ACCOUNT), Write),
+    ("results after zeros", stored(ZEROS), Got(EARNED, **OF_ACCOUNT), Write),
+    ("any loss is accepted: of results", stored(EARNED), Got(NULLS, limits=ANY_LOSS, **OF_ACCOUNT), Write),
     ("any loss is accepted: of all rows", stored(up_to(40)), Got(up_to(0), limits=ANY_LOSS), Write),
     ("of rows that may be bad ones", stored(up_to(5)), Got(up_to(4), unplaced=1, limits=ANY_LOSS), Write),
     ("of all values", stored(up_to(20, cpm=1.0)), Got(up_to(20), limits=ANY_LOSS), Write),
@@ -143,7 +162,7 @@ def decision_of(before: Stored, got: Got) -> Decision:
         kept=got.kept,
         problem=got.problem,
     )
-    policy = Policy(table=POSTS_PUBLISHED, limits=got.limits, latest=LATEST, is_confirmed=got.confirmed)
+    policy = Policy(table=got.table, limits=got.limits, latest=LATEST, is_confirmed=got.confirmed)
     return decide(received, before, policy)
 
 

@@ -116,7 +116,7 @@ ONLY_FIRST = {"instance_ids": (FIRST,)}
 @pytest.mark.parametrize(
     ("rows_of", "reason"),
     [
-        (lambda number: (), "no stored row would be left"),
+        (lambda number: (), "no day or period of this run has campaigns of it"),
         (lambda number: [row(number) | {"campaignId": None}], "rows cannot be used, because campaignId is missing"),
         (lambda number: [row(number, "7 k")], 'values of impressions cannot be read, such as "7 k"'),
         (lambda number: [row(number), row(number, 8)], "rows have the same key, and not the same values"),
@@ -158,11 +158,31 @@ def test_a_stored_campaign_stays_in_place_of_several_values(of: Any, service: Se
 def test_campaigns_of_an_instance_without_any_go_if_a_second_response_agrees(
     of: Any, wanted: dict[str, Any], alone: Row | None, limits: WriteLimits, stays: bool, service: Service, lake: Path
 ) -> None:
-    service.override = respond(lambda number: [row(number)], silent=FIRST, alone=alone)
+    asked: list[str] = []
+
+    def override(request: Request) -> Response | None:
+        if request.url.path != PERFORMANCE_PATH:
+            return None
+        asked.append(parameters(request)["startDate"][0])
+        is_silent = asked[-1] == asked[0]  # another day or period has some
+        return respond(lambda number: [row(number)], silent=FIRST if is_silent else None, alone=alone)(request)
+
+    service.override = override
     reasons, warnings = of.fetch(service, lake, limits=limits, **wanted)
     left = {number: 7 for number in CAMPAIGNS[SECOND]} | ({1: 5, 2: 5} if stays else {})
-    assert (reasons, len(warnings)) == (set(), int(stays))
-    assert all(each == left for each in of.stored(lake))
+    assert (len(reasons), warnings) == (int(stays), [])
+    assert [each for each in of.stored(lake) if each != dict.fromkeys(ALL, 7)] == [left]
+
+
+@both_units
+def test_campaigns_of_an_instance_stay_if_no_day_or_period_has_any(of: Any, service: Service, lake: Path) -> None:
+    service.override = respond(lambda number: [row(number)], silent=FIRST)
+    (reason,), _ = of.fetch(service, lake)
+    assert reason.startswith(f"campaigns of {FIRST} are stored, and the response has none")
+    assert all(each == dict.fromkeys(ALL, 7) | {1: 5, 2: 5} for each in of.stored(lake))
+    service.override = respond(lambda number: [row(number)], silent=FIRST)
+    assert of.fetch(service, lake, limits=WriteLimits(max_row_loss_percent=100)) == (set(), [])
+    assert all(each.keys() == {*CAMPAIGNS[SECOND]} for each in of.stored(lake))
 
 
 @both_units

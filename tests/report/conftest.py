@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -26,6 +27,12 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 # Not session-scoped: while Playwright's event loop runs in this thread, other tests cannot start one.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    with running_browser() as browser:
+        yield browser
+
+
+@contextmanager
+def running_browser() -> Iterator[Browser]:
     executable = next(filter(None, map(shutil.which, CHROMIUM)), None)
     if executable is None:
         raise RuntimeError(f"no browser: put one of {', '.join(CHROMIUM)} on the PATH, or run `make browser`")

@@ -129,9 +129,18 @@ def open_report(
     scheme: Literal["light", "dark"] = "light",
     fragment: str = "",
 ) -> Iterator[Report]:
-    """Open a report from a file. At the end, assert that it made no requests and wrote no console messages."""
+    """Write a report to a file, and open it as `open_page` does."""
     file = directory / "report.html"
     file.write_bytes(report_page(data))
+    with open_page(browser, file, width=width, scheme=scheme, fragment=fragment) as report:
+        yield report
+
+
+@contextmanager
+def open_page(
+    browser: Browser, file: Path, *, width: int = 1400, scheme: Literal["light", "dark"] = "light", fragment: str = ""
+) -> Iterator[Report]:
+    """Open a report from a file. At the end, assert that it made no requests and wrote no console messages."""
     page = browser.new_page(viewport={"width": width, "height": WIDTHS[width]}, color_scheme=scheme)
     report = Report(page)
     page.on("request", lambda request: report.requests.append(request.url))

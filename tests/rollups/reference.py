@@ -610,15 +610,21 @@ RECORDED = (
 def described(world: World, campaign_id: int) -> Row:
     """Return instance, name and status of a campaign id, and when it began.
 
-    The instance is the only one that has the id: in campaigns, else in what the API says with a period, else of the
-    posts of the campaign.
+    The instance is the only one that has the id: by what the API says with a period, else in campaigns, else of the
+    posts that were ever recorded in the campaign.
     """
     of_id = [row for row in world.campaigns if row["campaign_id"] == campaign_id]
     own = [json.loads(row["extra"] or "{}") for row in world.periods if row["campaign_id"] == campaign_id]
     sources = (
-        {row["instance_id"] for row in of_id},
         {extra["instanceId"] for extra in own if extra.get("instanceId")},
-        {post.row["instance_id"] for post in world.posts if campaign_id in campaigns_of(post)},
+        {row["instance_id"] for row in of_id},
+        {
+            row["instance_id"]
+            for files in (world.recorded, world.published)
+            for rows in files.values()
+            for row in rows
+            if row["campaign_id"] == campaign_id
+        },
     )
     instance = next((name for names in sources if len(names) == 1 for name in names), None)
     listed = next((row for row in of_id if row["instance_id"] == instance), {})

@@ -34,7 +34,7 @@ from later_reporting_dagster.lake.tables import (
     POSTS_NAMES,
     WINDOWS,
 )
-from later_reporting_dagster.rollups.lake_rollups import read_campaigns
+from later_reporting_dagster.rollups.lake_rollups import campaign_relations
 from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, SINGLE_TABLES, TABLES
 from later_reporting_dagster.rollups.sql_engine import register_stored_files
 from later_reporting_dagster.rollups.sql_engine import roll_up as roll_up_tables
@@ -61,14 +61,15 @@ def open_world(
         with open_database(lake, spill_directory=folder, **options) as database:
             if threads:
                 database.connection.execute(f"SET threads = {threads}")
+            schema = CAMPAIGN_PERIODS.schema
+            periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema) or schema.empty_table()
+            rows = [(row["campaign_id"], row["extra"]) for row in periods.to_pylist()]
+            relations, _ = campaign_relations(lake, rows, database=database)
             tables = [
                 *(Table(name, post_columns(metrics_of(world))) for name in POSTS_NAMES),
                 CAMPAIGN_PERFORMANCE.table,
             ]
             register_stored_files(database.connection, {table.name: database.add_view(table) for table in tables})
-            relations, _ = read_campaigns(lake)
-            schema = CAMPAIGN_PERIODS.schema
-            periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema) or schema.empty_table()
             for name, rows in (relations | {CAMPAIGN_PERIODS_TABLE: periods}).items():
                 database.connection.register(name, rows)
             yield database

@@ -11,8 +11,14 @@ from later_reporting_dagster.contract.days import days_between, newest_day
 from later_reporting_dagster.defs.checks.check import MAX_NAMES, WARN, Check, CheckRun, CheckStep, Results, join_first
 from later_reporting_dagster.defs.checks.posts import QUARANTINE_EMPTY, evaluate_quarantine
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE
+from later_reporting_dagster.lake.campaign_owners import CampaignOwners
 from later_reporting_dagster.lake.quarantine import QuarantinedRow
-from later_reporting_dagster.lake.tables import INSTANCE_PERFORMANCE_DAILY, PERIODS_TABLES, POST_METRICS_DAILY
+from later_reporting_dagster.lake.tables import (
+    CAMPAIGN_PERIODS,
+    INSTANCE_PERFORMANCE_DAILY,
+    PERIODS_TABLES,
+    POST_METRICS_DAILY,
+)
 from later_reporting_dagster.rollups.raw_reconciliation import (
     TOLERANCE_PERCENT,
     AccountReconciliation,
@@ -35,6 +41,14 @@ AD_SPEND_AGREES = Check(
     f" {CAMPAIGN_PERFORMANCE_TABLE}, within rounding.",
     severity=WARN,
     nothing="No window has all of its days, and no row in quarantine",
+    is_daily=True,
+)
+EVERY_CAMPAIGN_HAS_AN_INSTANCE = Check(
+    "every_campaign_has_an_instance",
+    "Each campaign with totals is of a known instance: by its row, the list of campaigns, or the posts that were ever"
+    " recorded in it.",
+    severity=WARN,
+    nothing="There are no totals of campaigns",
     is_daily=True,
 )
 
@@ -96,6 +110,22 @@ def _evaluate_spend(run: CheckRun) -> Results:
         looked_at={"compared": len(compared)},
         differing=len(texts),
         campaigns=dg.MetadataValue.json(texts[:MAX_NAMES]),
+    )
+
+
+def _evaluate_owners(run: CheckRun) -> Results:
+    lake, schema = run.later.lake(), CAMPAIGN_PERIODS.schema
+    rows = lake.read_intact_table(CAMPAIGN_PERIODS_TABLE, schema=schema) or schema.empty_table()
+    owners = CampaignOwners(lake).of(zip(rows["campaign_id"].to_pylist(), rows["extra"].to_pylist(), strict=True))
+    unknown = sorted(campaign_id for campaign_id, names in owners.items() if not names)
+    yield EVERY_CAMPAIGN_HAS_AN_INSTANCE.result(
+        not unknown,
+        f"The instance of {len(unknown)} campaigns is not known, so they are in the totals even if it is retired, and"
+        f" in those of no instance: {join_first(unknown)}. Fetch {CAMPAIGNS_TABLE}, or posts of the days"
+        " on which they ran",
+        otherwise=f"The instances of all {len(owners)} campaigns are known",
+        looked_at={"campaigns": len(owners)},
+        unknown=len(unknown),
     )
 
 
@@ -171,6 +201,12 @@ TOTALS_STEPS = (
         evaluate=_evaluate_spend,
         deps=[CAMPAIGN_PERFORMANCE_TABLE],
         needs=[CAMPAIGN_PERFORMANCE_TABLE],
+    ),
+    CheckStep(
+        name=f"{CAMPAIGN_PERIODS_TABLE}_owners",
+        checks={CAMPAIGN_PERIODS_TABLE: [EVERY_CAMPAIGN_HAS_AN_INSTANCE]},
+        evaluate=_evaluate_owners,
+        deps=[CAMPAIGNS_TABLE],
     ),
     CheckStep(
         name=f"{POST_METRICS_DAILY.name}_accounts",

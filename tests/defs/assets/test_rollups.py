@@ -15,11 +15,17 @@ from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.runs import rollup_run
-from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, Partition
+from later_reporting_dagster.lake import (
+    CAMPAIGN_COLUMNS,
+    CAMPAIGN_PERFORMANCE_TABLE,
+    CAMPAIGN_PERIODS_TABLE,
+    CAMPAIGNS_TABLE,
+    Partition,
+    schema_of,
+)
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERFORMANCE, CAMPAIGN_PERIODS
 from later_reporting_dagster.quality.outdated import outdated
 from later_reporting_dagster.rollups import rollup_tables
-from later_reporting_dagster.rollups.lake_rollups import read_campaigns
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_CAMPAIGN,
     BY_CREATOR,
@@ -78,11 +84,13 @@ def reference_world(project: Project, truth: Truth) -> World:
     schema = CAMPAIGN_PERFORMANCE.table.schema
     totals = {day: project.lake.read(CAMPAIGN_PERFORMANCE_TABLE, [Partition(day)], schema=schema) for day in DAYS}
     periods = project.lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=CAMPAIGN_PERIODS.schema)
+    campaigns = project.lake.read_table(CAMPAIGNS_TABLE, schema=schema_of(CAMPAIGN_COLUMNS))
     assert periods is not None
+    assert campaigns is not None
     return World(
         recorded,
         published,
-        campaigns=read_campaigns(project.lake)[0]["campaigns"].to_pylist(),
+        campaigns=campaigns.to_pylist(),
         performance={day: rows.to_pylist() for day, rows in totals.items()},
         periods=periods.to_pylist(),
     )

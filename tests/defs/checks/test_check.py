@@ -60,7 +60,10 @@ ALL_CHECKS = {
     ("instances", "every_instance_is_still_listed"),
     ("instances", "every_instance_in_the_numbers_is_fetched"),
     *((asset, "quarantine_is_empty") for asset in ("campaigns", "instance_performance_periods")),
-    *(("campaign_performance_periods", check) for check in ("quarantine_is_empty", "ad_spend_agrees_with_days")),
+    *(
+        ("campaign_performance_periods", check)
+        for check in ("quarantine_is_empty", "ad_spend_agrees_with_days", "every_campaign_has_an_instance")
+    ),
     *((PERFORMANCE, check) for check in ("quarantine_is_empty", "newest_due_day_is_present")),
     (PERFORMANCE, "files_have_requested_metrics"),
     TOTALS,
