@@ -144,7 +144,6 @@ def test_the_only_instance_has_all_windows_and_months(configured: tuple[str, ...
     [
         *((403, "auto"), (404, "paged")),
         *(pytest.param(*each, marks=pytest.mark.faults) for each in ((403, "paged"), (404, "auto"))),
-        *(pytest.param(500, version, marks=pytest.mark.faults) for version in ("auto", "paged")),
     ],
 )
 def test_commands_do_without_the_list_of_instances_if_they_are_configured(
