@@ -17,7 +17,6 @@ import dagster as dg
 # https://github.com/dagster-io/dagster/issues/21072 and https://github.com/dagster-io/dagster/issues/34013.
 # tests/defs/test_same_run.py fails without its effect.
 from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_ASSET_OBSERVATION as NOTHING_TO_LOG
-from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 if TYPE_CHECKING:
     from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin as CodeLocation
@@ -60,6 +59,8 @@ def newest_failed_evaluations(
 # Dagster's documented API cannot list backfills. tests/defs/test_rollups_sensor.py fails without it.
 def backfills_in_progress(instance: dg.DagsterInstance) -> set[dg.AssetKey]:
     """Return the assets of the backfills that have not ended."""
+    from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
     not_ended = BulkActionsFilter(
         statuses=[BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
     )
