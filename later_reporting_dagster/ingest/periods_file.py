@@ -193,7 +193,8 @@ class PeriodsFile:
     def save(self) -> list[SliceResult]:
         """Merge what is accepted into the table, write it, and remove the quarantine files that it replaces.
 
-        Returns the result of each accepted period. It is decided about again, because another run may have written the
+        Returns the result of each accepted period that has not failed: one may be written in part, and fail because of
+        what its response has nothing of. It is decided about again, because another run may have written the
         table meanwhile; what becomes doubtful by that fails, and is asked for by the next run.
         """
         if not self._accepted:
@@ -207,7 +208,7 @@ class PeriodsFile:
 
         self.rows, self.written = self.lake.update_table(self.periods.name, merge, replaces_metadata=True)
         self._remove_quarantined(merged)
-        return [*merged.results.values()]
+        return [result for period, result in merged.results.items() if str(period) not in self.failed]
 
     def _merge(self, file: StoredFile) -> _Merged:
         """Decide about each accepted period by what is stored now."""

@@ -108,6 +108,7 @@ class SliceWriter:
                     unconfirmed[each] = outcome
                     continue
                 if isinstance(outcome, WrittenSlice) and doubt is not None and not outcome.is_newer:
+                    fates["written"] += outcome.rows.num_rows
                     unconfirmed[each] = doubt
                     continue
                 if isinstance(outcome, WrittenSlice) and self._keeps_results(outcome):

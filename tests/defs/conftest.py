@@ -163,18 +163,13 @@ class Project:
     ) -> dg.DagsterRun:
         """Record a run that was requested, and execute nothing."""
         job = self.defs.resolve_implicit_global_asset_job_def()
-        is_queued = status is dg.DagsterRunStatus.QUEUED  # by an event, because a new run would need a code location
-        run = self.instance.create_run_for_job(
+        return self.instance.create_run_for_job(
             self.defs.resolve_job_def(request.job_name) if request.job_name else job,
             asset_selection=frozenset(request.asset_selection or ()) or None,
             run_config=request.run_config,
             tags=dict(request.tags),
-            status=dg.DagsterRunStatus.NOT_STARTED if is_queued else status,
+            status=status,
         )
-        if is_queued:
-            event = dg.DagsterEvent(dg.DagsterEventType.PIPELINE_ENQUEUED.value, run.job_name)
-            self.instance.report_dagster_event(event, run_id=run.run_id)
-        return run
 
     def start(self, asset: str, *, days: Sequence[date] = DAYS) -> dg.DagsterRun:
         """Record a run of an asset that stays in progress, and execute nothing."""

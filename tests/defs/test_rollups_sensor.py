@@ -164,7 +164,7 @@ def test_lake_is_looked_at_after_a_run_without_events_also_if_a_tick_fails(ticks
 def test_run_that_is_queued_for_six_hours_does_not_hold_back_the_others(ticks: Ticks, service: Service) -> None:
     restate(ticks, service)
     request = dg.RunRequest(asset_selection=[asset_key(WEEKLY)])
-    ticks.project.record(request, dg.DagsterRunStatus.QUEUED)
+    ticks.project.record(request, dg.DagsterRunStatus.NOT_STARTED)
     assert ticks.tick() == []
     assert ticks.tick(after=timedelta(hours=5)) == []
     assert ticks.tick(after=timedelta(hours=1)) == [{DAILY}, OF_WHOLE_LAKE]
@@ -177,7 +177,7 @@ def test_requests_are_made_once_also_if_the_daemon_dies_before_it_stores_the_cur
     before = ticks.cursor
     assert ticks.tick() == [{DAILY}, {WEEKLY}]
     requests = ticks.requests
-    runs = [ticks.project.record(request, dg.DagsterRunStatus.QUEUED) for request in requests]
+    runs = [ticks.project.record(request, dg.DagsterRunStatus.NOT_STARTED) for request in requests]
     ticks.cursor = before
     assert ticks.tick() == []
     for run, request in zip(runs, requests, strict=True):
