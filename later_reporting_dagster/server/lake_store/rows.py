@@ -249,7 +249,7 @@ def post_rows(query: PostsQuery) -> Rows:
         # Whether a post may have several rows, of which the sums are served.
         sums_days=query.basis is DateBasis.PERFORMANCE_DATE and query.end > query.start,
         row_conditions=_conditions(campaign_id=query.campaign_ids),
-        post_conditions=_conditions(platform=query.platforms, content_type=query.content_types),
+        post_conditions=_conditions(**{_PLATFORM: query.platforms, "content_type": query.content_types}),
         fields=_fields(query),
         # Fields that may be in `extra`, too.
         merged=[_PROFILE, *_DEFAULT_NAMES] if query.metrics is None else [_PROFILE, METRICS_MEMBER],
@@ -300,6 +300,11 @@ def _extended(row: str, unknown: str) -> str:
 
 def _object(members: Mapping[str, str]) -> str:
     return "{" + ", ".join(f"'{name}': {expression}" for name, expression in members.items()) + "}"
+
+
+# What the parameter selects, by the API's documentation. The column `platform` also has networks of types that are only
+# read, such as `image`.
+_PLATFORM = "split_part(content_type, '_', 1)"
 
 
 def _conditions(**wanted: Sequence[int | str] | None) -> list[str]:
@@ -360,7 +365,9 @@ def total_rows(query: MetricsQuery, metrics: Iterable[Metric]) -> Rows:
             **fields,
         }
     table = _table_of(query, METRICS)
-    conditions = _conditions(campaign_id=query.campaign_ids, platform=query.platforms, content_type=query.content_types)
+    conditions = _conditions(
+        **{"campaign_id": query.campaign_ids, _PLATFORM: query.platforms, "content_type": query.content_types}
+    )
     sql = f"""
         WITH posts AS (
             SELECT *, {bucket} AS bucket FROM {table.name}
