@@ -33,10 +33,11 @@ def ticks(partitions: PartitionRange, *, base_url: str, date_basis: str, root: P
     prepare(base_url=base_url, root=root, start=partitions.start)
     import dagster as dg
 
+    from later_reporting_dagster import LaterReportingResource
     from later_reporting_dagster.definitions import defs
 
-    repository = defs.get_repository_def()
-    sensor = repository.get_sensor_def("later_rollups")
+    sensor = defs.resolve_sensor_def("later_rollups")
+    resources = {"later_reporting": LaterReportingResource.from_environment()}
     cursor: str | None = None
 
     with dg.DagsterInstance.get() as instance:
@@ -44,7 +45,7 @@ def ticks(partitions: PartitionRange, *, base_url: str, date_basis: str, root: P
         def tick(*, may_request: bool = False) -> float:
             nonlocal cursor
             started = time.process_time()
-            with dg.build_sensor_context(instance, cursor, repository_def=repository, definitions=defs) as context:
+            with dg.build_sensor_context(instance, cursor, definitions=defs, resources=resources) as context:
                 data = sensor.evaluate_tick(context)
             cursor = data.cursor
             seconds = time.process_time() - started
