@@ -15,7 +15,6 @@ MAX_DAYS_PER_RUN = 20
 # Instances that were not fetched for longer than others cannot be, and would be due for ever.
 _MAX_LAG = timedelta(days=2)
 _INSTANT = pa.timestamp("us", "UTC")
-_NEVER = pa.scalar(NEVER, _INSTANT)
 
 
 def due_old_days(
@@ -25,6 +24,7 @@ def due_old_days(
 
     A day is due if one of its files was last requested before it reached the newest of the ages, in days.
     """
+    never = pa.scalar(NEVER, _INSTANT)  # not when definitions load: Arrow imports pandas for it
     reached = {day: at for day in days if (at := due_since(day, today=today, ages=ages))}
     since = pa.array([datetime.combine(at, time(), UTC) for at in reached.values()], _INSTANT)
     of_posts = coverage.filter(
@@ -37,9 +37,9 @@ def due_old_days(
     files = files.append_column("has_failed", pc.is_valid(of_posts["failed_at"]))
     newest = files.group_by("instance_id").aggregate([("last", "max")])
     lags_before = (pc.max(newest["last_max"]).as_py() or NEVER) - _MAX_LAG
-    lagging = newest.filter(pc.less(pc.fill_null(newest["last_max"], _NEVER), lags_before))["instance_id"]
+    lagging = newest.filter(pc.less(pc.fill_null(newest["last_max"], never), lags_before))["instance_id"]
     due_at = since.take(pc.index_in(files["date"], pa.array(reached, pa.date32())).combine_chunks())
-    is_due = pc.less(pc.fill_null(files["last"], _NEVER), due_at)
+    is_due = pc.less(pc.fill_null(files["last"], never), due_at)
     due = files.filter(pc.and_(is_due, pc.invert(pc.is_in(files["instance_id"], lagging))))
     by_day = due.group_by("date").aggregate([("has_failed", "any")])
     has_failed = dict(zip(by_day["date"].to_pylist(), by_day["has_failed_any"].to_pylist(), strict=True))

@@ -157,7 +157,7 @@ def test_check_says_that_totals_count_a_post_once_for_each_of_its_campaigns(vers
 @both_versions
 @pytest.mark.parametrize("fault", ["hidden", "twice", "shifted"])
 def test_check_names_the_days_and_instances_that_differ(fault: str, version: str, tmp_path: Path) -> None:
-    listed, totalled, day = new_posts(), new_posts(), DAYS[20]
+    listed, totalled, day = new_posts(seed=2), new_posts(seed=2), DAYS[20]
     post_id = largest_post(totalled, day, "north")
     listed.hidden |= {post_id} if fault == "hidden" else set()
     listed.hours_from_utc = 5 if fault == "shifted" else 0

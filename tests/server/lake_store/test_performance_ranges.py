@@ -161,7 +161,10 @@ def assert_metrics_equal(metrics: Row, expected: dict[str, Any]) -> None:
 FILTERS: list[tuple[list[tuple[str, object]], Callable[[Row], bool]]] = [
     ([], lambda row: True),
     ([("campaignIds", 1)], lambda row: row["campaign_id"] == 1),
-    ([("platform", "instagram,tiktok")], lambda row: row["platform"] is not None),
+    (
+        [("platform", "instagram,tiktok")],
+        lambda row: (row["content_type"] or "").split("_")[0] in ("instagram", "tiktok"),
+    ),
     (
         [("instanceIds", "north"), ("campaignIds", 2)],
         lambda row: row["instance_id"] == "north" and row["campaign_id"] == 2,
