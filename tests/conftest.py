@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.contract.parameters import API_VERSIONS, CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.server import Client
 from later_reporting_dagster.server.sandbox import SandboxOptions, World, create_app, running_server
@@ -50,6 +51,14 @@ INSTANCE_IDS = ("instance_000", "007", "a/b|c,d [e]", "Zoë 😀 %2F")
 DAYS = [date(2024, 3, number) for number in range(1, 6)]
 FIRST_DAY, LAST_DAY = DAYS[0], DAYS[-1]
 NO_RATE_LIMIT = SandboxOptions(requests_per_window=100_000)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def patient_clients() -> Iterator[None]:
+    """Send no request again because a busy machine stood still. Tests of timeouts pass a short one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(LaterClient.__init__.__kwdefaults__, "timeout_seconds", 600.0)
+        yield
 
 
 def sandbox_settings(base_url: str, *, lake_root: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -180,7 +181,20 @@ def seeds(count: int) -> list[Any]:
     return [pytest.param(seed, marks=[pytest.mark.faults] * (seed >= 3)) for seed in range(count)]
 
 
+@pytest.fixture
+def lost_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accept that Python drops an interrupt that it raises in a finalizer or in the callback of a weak reference."""
+    hook = sys.unraisablehook
+
+    def unless_interrupt(lost: "sys.UnraisableHookArgs") -> None:
+        if lost.exc_type is not KeyboardInterrupt:
+            hook(lost)
+
+    monkeypatch.setattr(sys, "unraisablehook", unless_interrupt)
+
+
 @pytest.mark.parametrize("seed", seeds(60))
+@pytest.mark.usefixtures("lost_interrupts")
 def test_nothing_is_written_or_requested_after_an_interrupt_at_any_moment(
     seed: int, project: Project, service: Service
 ) -> None:
