@@ -13,6 +13,7 @@ from later_reporting_dagster.client import LaterClient, ListResult, QueryRejecte
 from later_reporting_dagster.contract import PerformanceQuery
 from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.contract.rows import BadRow, Campaign
+from later_reporting_dagster.ingest.decide import NO_CAMPAIGNS, AskAgain, silent_instances
 from later_reporting_dagster.ingest.slice_writer import SliceWriter
 from later_reporting_dagster.ingest.slices import Slice
 from later_reporting_dagster.lake.campaign_owners import CampaignOwners
@@ -73,6 +74,10 @@ class Absent:
 
     kept: Set[Hashable] = frozenset()
     silent: frozenset[str] = frozenset()
+
+    @property
+    def doubt(self) -> AskAgain | None:
+        return silent_instances(sorted(self.silent), NO_CAMPAIGNS) if self.silent else None
 
 
 @dataclass(eq=False, slots=True)

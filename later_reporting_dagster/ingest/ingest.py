@@ -281,11 +281,10 @@ class _IngestRun:
             return error
         try:
             absent = await self.kept.absent_from(slices, asked, result)
-            doubt = silent_instances(sorted(absent.silent), NO_CAMPAIGNS) if absent.silent else None
             if absent.silent:
                 self.silent[slices[0]] = absent.silent, asked, result
             async with self._write_slots:
-                self.unconfirmed |= await self.writer.write(asked, result, slices, kept=absent.kept, doubt=doubt)
+                self.unconfirmed |= await self.writer.write(asked, result, slices, kept=absent.kept, doubt=absent.doubt)
         except (LaterError, LakeUnavailable) as error:
             await self.writer.fail(slices, error)
         return None
@@ -372,12 +371,7 @@ class _IngestRun:
                     absent = await self.kept.absent_from([of], asked, result)
                     is_sure = bool(result.total_items) or (is_left and result.is_surely_empty)
                     unconfirmed = await self.writer.write(
-                        asked,
-                        result,
-                        [of],
-                        kept=absent.kept,
-                        is_confirmed=is_sure,
-                        doubt=silent_instances(sorted(absent.silent), NO_CAMPAIGNS) if absent.silent else None,
+                        asked, result, [of], kept=absent.kept, is_confirmed=is_sure, doubt=absent.doubt
                     )
                     error = unconfirmed.get(of)
             except (LaterError, LakeUnavailable) as failure:

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import due_since
-from later_reporting_dagster.lake.coverage import NEVER
+from later_reporting_dagster.lake.coverage import NEVER, last_requested_at
 from later_reporting_dagster.lake.tables import POSTS_NAMES
 
 # After an upgrade or an outage, hundreds may be due.
@@ -32,8 +32,7 @@ def due_old_days(
         & pc.field("table_name").isin([*POSTS_NAMES])
         & pc.field("instance_id").isin(pa.array(instances, pa.string()))
     )
-    last = pc.coalesce(of_posts["requested_at"], of_posts["restated_at"], of_posts["fetched_at"])
-    files = of_posts.select(["date", "instance_id"]).append_column("last", last)
+    files = of_posts.select(["date", "instance_id"]).append_column("last", last_requested_at(of_posts))
     files = files.append_column("has_failed", pc.is_valid(of_posts["failed_at"]))
     newest = files.group_by("instance_id").aggregate([("last", "max")])
     lags_before = (pc.max(newest["last_max"]).as_py() or NEVER) - _MAX_LAG

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
 
+from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS
 from tests.cli.conftest import User
 from tests.conftest import Row
@@ -178,8 +179,15 @@ class Account:
 
 
 @contextmanager
-def serving(server: IndependentServer, user: User, environment: pytest.MonkeyPatch) -> Iterator[Account]:
-    """Serve an account while the block runs, with settings that select it."""
+def serving(
+    server: IndependentServer, *, home: Path, folder: Path, environment: pytest.MonkeyPatch
+) -> Iterator[Account]:
+    """Serve an account while the block runs, with settings that select it and a lake in the folder.
+
+    Of a refusal that may pass, the first response counts.
+    """
+    environment.setattr(RetryPolicy, "wait_after", lambda *_arguments, **_options: None)
+    user = User(home=home, lake=folder / "lake")
     with server.running() as base_url:
         settings = {
             "LATER_BASE_URL": base_url,

@@ -10,7 +10,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from later_reporting_dagster.client import RetryPolicy
 from tests.cli.accounts import (
     ACCOUNT_PERIODS,
     CAMPAIGN_DAYS,
@@ -23,7 +22,6 @@ from tests.cli.accounts import (
     new_posts,
     serving,
 )
-from tests.cli.conftest import User
 from tests.independent_server import Asked, IndependentServer, Reply
 
 FETCHED = (*POSTS, CAMPAIGN_DAYS, CAMPAIGN_PERIODS)
@@ -42,12 +40,10 @@ def account(
     request: pytest.FixtureRequest, dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Account]:
     """An account with the instances a, b and c; parametrized, with rows of campaigns that name theirs."""
-    monkeypatch.setattr(RetryPolicy, "wait_after", lambda *_arguments, **_options: None)
-    user = User(home=dagster_home, lake=tmp_path / "lake")
     server = IndependentServer(
         new_posts("a", "b", "c"), by_cursor=False, names_instances=getattr(request, "param", False)
     )
-    with serving(server, user, monkeypatch) as account:
+    with serving(server, home=dagster_home, folder=tmp_path, environment=monkeypatch) as account:
         yield account
 
 

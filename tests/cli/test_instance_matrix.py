@@ -16,7 +16,6 @@ from typing import Literal
 
 import pytest
 
-from later_reporting_dagster.client import RetryPolicy
 from tests.cli.accounts import (
     ACCOUNT_DAYS,
     ACCOUNT_PERIODS,
@@ -30,7 +29,6 @@ from tests.cli.accounts import (
     older_months,
     serving,
 )
-from tests.cli.conftest import User
 from tests.independent_server import IndependentServer
 
 INSTANCES = ("a", "b", "c")
@@ -112,9 +110,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Ids, bool],
 
 @pytest.fixture
 def account(dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    monkeypatch.setattr(RetryPolicy, "wait_after", lambda *_arguments, **_options: None)
-    user = User(home=dagster_home, lake=tmp_path / "lake")
-    with serving(IndependentServer(new_posts(*INSTANCES), by_cursor=False), user, monkeypatch) as account:
+    server = IndependentServer(new_posts(*INSTANCES), by_cursor=False)
+    with serving(server, home=dagster_home, folder=tmp_path, environment=monkeypatch) as account:
         yield account
 
 

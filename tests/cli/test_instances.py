@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from later_reporting_dagster.client import RetryPolicy
 from tests.cli.accounts import (
     ACCOUNT_DAYS,
     ACCOUNT_PERIODS,
@@ -24,7 +23,6 @@ from tests.cli.accounts import (
     older_months,
     serving,
 )
-from tests.cli.conftest import User
 from tests.independent_server import IndependentServer
 
 FETCHED = (*POSTS, ACCOUNT_DAYS, ACCOUNT_PERIODS, CAMPAIGN_DAYS, CAMPAIGN_PERIODS)
@@ -39,10 +37,8 @@ OLDER_MONTHS = MONTHS - 3  # those that no run fetches again without a reason
 @pytest.fixture
 def account(dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     """An account with the instances a, b and c, in the paged API version."""
-    # Of a refusal that may pass, the first response counts.
-    monkeypatch.setattr(RetryPolicy, "wait_after", lambda *_arguments, **_options: None)
-    user = User(home=dagster_home, lake=tmp_path / "lake")
-    with serving(IndependentServer(new_posts("a", "b", "c"), by_cursor=False), user, monkeypatch) as account:
+    server = IndependentServer(new_posts("a", "b", "c"), by_cursor=False)
+    with serving(server, home=dagster_home, folder=tmp_path, environment=monkeypatch) as account:
         yield account
 
 

@@ -7,7 +7,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.cli.accounts import MONTHS, Account, new_posts, serving
-from tests.cli.conftest import User
 from tests.cli.test_instances import FETCHED, LISTS
 from tests.independent_server import IndependentServer
 
@@ -19,8 +18,8 @@ MOST = {("a",): (103 + 7 + MONTHS - 3, 96 + 7), tuple("abcdefgh"): (161, 152)}
 def test_runs_send_no_more_requests_than_they_need(
     instance_ids: tuple[str, ...], dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    user = User(home=dagster_home, lake=tmp_path / "lake")
-    with serving(IndependentServer(new_posts(*instance_ids), by_cursor=False), user, monkeypatch) as account:
+    server = IndependentServer(new_posts(*instance_ids), by_cursor=False)
+    with serving(server, home=dagster_home, folder=tmp_path, environment=monkeypatch) as account:
         account.configure(tables=(*FETCHED, *LISTS), months=True)
         for most in MOST[instance_ids]:
             account.backfill(days=30)

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from later_reporting_dagster.client import RetryPolicy
 from later_reporting_dagster.report.report_data import REPORT_PATH
 from tests.cli.accounts import NEWEST, Account, new_posts, serving
-from tests.cli.conftest import User
 from tests.independent_server import IndependentServer
 from tests.report.conftest import running_browser
 from tests.report.report_browser import open_page
@@ -22,9 +20,8 @@ FIGURES = {"Impressions": "impressions", "Engagements": "engagements"}
 @pytest.fixture
 def account(dagster_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
     """An account with the instances a, b and c, and a lake that begins with the newest windows."""
-    monkeypatch.setattr(RetryPolicy, "wait_after", lambda *_arguments, **_options: None)
-    user = User(home=dagster_home, lake=tmp_path / "lake")
-    with serving(IndependentServer(new_posts("a", "b", "c"), by_cursor=False), user, monkeypatch) as account:
+    server = IndependentServer(new_posts("a", "b", "c"), by_cursor=False)
+    with serving(server, home=dagster_home, folder=tmp_path, environment=monkeypatch) as account:
         yield account
 
 

@@ -12,7 +12,7 @@ from later_reporting_dagster.contract.days import newest_day
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.coverage import intact_files, stored_coverage
+from later_reporting_dagster.lake.coverage import intact_files, last_requested_at, stored_coverage
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, RAW_NAMES
 from later_reporting_dagster.quality.instances import describe_not_expected, load_instances
 from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
@@ -87,7 +87,7 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
             ],
             labels=later.labels(),
             is_demo=later.demo_mode,
-            fetched_at=pc.max(pc.coalesce(*map(stored.column, ("requested_at", "restated_at", "fetched_at")))).as_py(),
+            fetched_at=pc.max(last_requested_at(stored)).as_py(),
         )
         metadata: dict[str, Any] = {}
         if data is None:

@@ -10,7 +10,7 @@ import pytest
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.lake.coverage import stored_records, to_table
+from later_reporting_dagster.lake.coverage import from_table, stored_coverage, to_table
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POSTS_PUBLISHED
 from later_reporting_dagster.rollups.rollup_tables import OVERALL
 from tests.conftest import INSTANCE_IDS, Truth
@@ -118,9 +118,13 @@ def test_report_names_outdated_tables_stale_files_and_those_that_cannot_be_read(
     stale, damaged = Partition(DAYS[0], INSTANCE_IDS[0]), Partition(DAYS[1], INSTANCE_IDS[0])
     Path(project.lake.url(POSTS_PUBLISHED.name, damaged)).write_bytes(b"no Parquet")
     project.run(COVERAGE_TABLE)
-    records = {**stored_records(project.lake)}
-    records[POSTS_PUBLISHED.name, stale] = records[POSTS_PUBLISHED.name, stale]._replace(is_stale=True, stale_posts=[7])
-    project.lake.write_table(COVERAGE_TABLE, to_table(records.values()))
+    records = [
+        each._replace(is_stale=True, stale_posts=[7])
+        if (each.table_name, each.partition) == (POSTS_PUBLISHED.name, stale)
+        else each
+        for each in from_table(stored_coverage(project.lake))
+    ]
+    project.lake.write_table(COVERAGE_TABLE, to_table(records))
     write_report(project)
     data = page_data(project)
     assert "Outdated: 3 days of organic_paid_daily (missing)." in data["outdated"]
