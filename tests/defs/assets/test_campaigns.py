@@ -45,11 +45,7 @@ def stored_campaigns(project: Project) -> list[dict[str, Any]]:
 
 
 @both_api_versions
-def test_daily_run_fetches_posts_and_campaigns(
-    project: Project, service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LATER_VERIFY_PERCENT", "0")
-    project = project.reloaded()
+def test_daily_run_fetches_posts_and_campaigns(project: Project, service: Service) -> None:
     assert_success(project.run_job("later_posts", tags=range_tags(DAYS[0], DAYS[-1])))
     assert [partition.day for partition in project.lake.partitions(CAMPAIGN_PERFORMANCE_TABLE)] == DAYS
     assert {row["instance_id"] for row in stored_campaigns(project)} == {*INSTANCE_IDS}
