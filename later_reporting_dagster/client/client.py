@@ -165,7 +165,8 @@ class LaterClient:
             listed = await self._fetch_verified(INSTANCES, ListQuery())
             return tuple(item.instance_id for item in listed.items)
         except (QueryRejected, UnexpectedResponse, RetriesExhausted, InconsistentPages) as error:
-            error.args = (f"{error} To do without this list, set LATER_INSTANCE_IDS.",)
+            if not error.is_of_token:
+                error.args = (f"{error} To do without this list, set LATER_INSTANCE_IDS.",)
             raise
 
     async def accessible(self, instance_ids: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,9 +12,11 @@ class LaterError(Exception):
 
     Attributes:
         query: what was fetched, with which the message may begin.
+        is_of_token: whether no token could be fetched, which says nothing about the query.
     """
 
     query: str = ""
+    is_of_token: bool = False
 
     @property
     def reason(self) -> str:

@@ -21,7 +21,7 @@ from later_reporting_dagster.client.auth import (
     token_expiry,
     validate_base_url,
 )
-from later_reporting_dagster.client.errors import CredentialsRejected, RequestsUsedUp, RetriesExhausted
+from later_reporting_dagster.client.errors import CredentialsRejected, LaterError, RequestsUsedUp, RetriesExhausted
 from later_reporting_dagster.client.rate_limiter import RateLimiter
 from later_reporting_dagster.client.retries import (
     MAX_WAIT_SECONDS,
@@ -37,6 +37,9 @@ from later_reporting_dagster.client.retries import (
 from later_reporting_dagster.contract.page import UnreadableBody
 from later_reporting_dagster.contract.parameters import TOKEN_PATH
 
+# After so many, a retry is worth a warning.
+SERIOUS_ATTEMPTS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class ClientEvent:
@@ -45,11 +48,22 @@ class ClientEvent:
     `page`: a page has been fetched, which is not verified yet. `rate limit`: a request starts to wait for it.
     `retry`: a request failed temporarily and starts to wait. `refetch`: the pages of a query were inconsistent, so all
     of them are fetched again.
+
+    Attributes:
+        attempts: how often the request has failed, if it is sent again.
+        host: to which it was sent.
     """
 
     kind: Literal["page", "rate limit", "retry", "refetch"]
     reason: str = ""
     seconds: float = 0.0
+    attempts: int = 0
+    host: str = ""
+
+    @property
+    def is_serious(self) -> bool:
+        """Whether it is more than what passes by itself: a request has failed three times."""
+        return self.attempts >= SERIOUS_ATTEMPTS
 
 
 # A page of 100 posts has about 70 KB. A parsed body may take 30 times its size in memory, because an empty object
@@ -141,7 +155,8 @@ class Transport:
                 if wait is None or attempt >= max_attempts:
                     raise RetriesExhausted(f"{result.message}. Failed in {attempt} attempts: try again later.")
                 attempt += 1
-            self.on_event(ClientEvent("retry", result.message, wait))
+            host = self.base_url.partition("://")[2]
+            self.on_event(ClientEvent("retry", result.message, wait, attempts=refusals or attempt - 1, host=host))
             await self.sleep(wait)
             rejected_tokens = 0  # the next token may have expired during the wait
 
@@ -250,9 +265,13 @@ class Transport:
         assert isinstance(credentials, ClientCredentials), "an access token is valid until it is rejected"
         content = json.dumps({"clientId": credentials.client_id, "clientSecret": credentials.client_secret}).encode()
         request = Request(TOKEN_PATH, "token", content, max_attempts)
-        with suppress(CredentialsRejected):  # a second refusal shows that it was no mistake
+        try:
+            with suppress(CredentialsRejected):  # a second refusal shows that it was no mistake
+                return await self.request(request, parse=_parse_token)
             return await self.request(request, parse=_parse_token)
-        return await self.request(request, parse=_parse_token)
+        except LaterError as error:
+            error.is_of_token = True
+            raise
 
     async def _acquire_slot(self) -> None:
         if self.requests == self.max_requests:

@@ -21,6 +21,7 @@ from later_reporting_dagster.contract.days import day_ranges
 from later_reporting_dagster.defs.checks.check import join_first
 from later_reporting_dagster.defs.dagster_private import NOTHING_TO_LOG
 from later_reporting_dagster.ingest.fetch_days import FetchedDay
+from later_reporting_dagster.ingest.progress import is_temporary
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
 from later_reporting_dagster.lake.coverage import FileRecord
 from later_reporting_dagster.lake.file_metadata import FETCHED_AT, FileMetadata, instant_text
@@ -43,11 +44,14 @@ PREVIEWED = (
 
 @contextmanager
 def failures() -> Iterator[None]:
-    """Convert errors of the API and the lake to failures. The message is complete; a stack trace would hide it."""
+    """Convert errors of the API and the lake to failures. The message is complete; a stack trace would hide it.
+
+    The retry policy of a step retries those for which it may suffice to run again later.
+    """
     try:
         yield
     except (LaterError, LakeUnavailable, FileDamaged, RollupFailed) as error:
-        raise dg.Failure(str(error), allow_retries=False) from None
+        raise dg.Failure(str(error), allow_retries=is_temporary(error)) from None
 
 
 def day_materialization(
@@ -181,10 +185,13 @@ def written_metadata(written: WriteResult) -> dict[str, Any]:
     return {"dagster/uri": written.url, "changed": written.changed}
 
 
-def combined_failure(failed: Mapping[str, str], *, what: str, written: int) -> dg.Failure:
-    """Return one failure for all failed partitions of a run; not retried, because the other partitions are written.
+def combined_failure(failed: Mapping[str, str], *, what: str, written: int, is_temporary: bool = False) -> dg.Failure:
+    """Return one failure for all failed partitions of a run.
 
-    `failed` are reasons by partition, (day, instance) pair or period; `what` is a noun for these, in the singular.
+    Args:
+        failed: reasons by partition, (day, instance) pair or period.
+        what: a noun for these, in the singular.
+        is_temporary: whether a retry may make some of them.
     """
     reasons = {key: failed[key] for key in sorted(failed)}
     count = len(reasons)
@@ -195,7 +202,7 @@ def combined_failure(failed: Mapping[str, str], *, what: str, written: int) -> d
     return dg.Failure(
         "\n".join([f"{count} {headline} not changed; {written} written.", *lines]),
         metadata={FAILED_PARTITIONS: dg.MetadataValue.json(dict(list(reasons.items())[:RECORDED_FAILURES]))},
-        allow_retries=False,
+        allow_retries=is_temporary,
     )
 
 

@@ -412,16 +412,18 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
                 progress.warn(f"Which instances the API lists is not known: {error.reason}")
             return None
 
-    async def listed_instances(self) -> frozenset[str] | None:
+    async def listed_instances(self, *, on_event: Callable[[ClientEvent], None] | None = None) -> frozenset[str] | None:
         """Return the instances that the API lists, as `fetch_list` does, with a client of its own."""
         if self._remembered_lists:
             return self._remembered_lists[0]
-        async with self.client() as client:
+        async with self.client(on_event=on_event) as client:
             return await self.fetch_list(client)
 
-    async def fetch_campaigns(self, instance_ids: tuple[str, ...]) -> ListResult:
+    async def fetch_campaigns(
+        self, instance_ids: tuple[str, ...], *, on_event: Callable[[ClientEvent], None] | None = None
+    ) -> ListResult:
         """Fetch the campaigns of some instances, or of all if there are none; one request per 100 campaigns."""
-        async with self.client() as client:
+        async with self.client(on_event=on_event) as client:
             return await client.fetch_campaigns(instance_ids)
 
 

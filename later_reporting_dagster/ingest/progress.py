@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from later_reporting_dagster.client import ClientEvent, LaterError, QueryRejected
-from later_reporting_dagster.ingest.decide import AskAgain, Decision, Newer, Received, Reject, RowDiff, Write
+from later_reporting_dagster.client import ClientEvent, InconsistentPages, LaterError, QueryRejected, RetriesExhausted
+from later_reporting_dagster.ingest.decide import AskAgain, Decision, Newer, Reason, Received, Reject, RowDiff, Write
 from later_reporting_dagster.ingest.slices import Slice
 from later_reporting_dagster.lake import LakeUnavailable, WriteResult
 
@@ -50,6 +50,13 @@ def refusal(error: Exception | None) -> RouteRefused | None:
 
 # The API or the lake failed, stored rows must stay, or the instance id cannot be part of a path.
 SliceError = LaterError | LakeUnavailable | Reject | ValueError
+
+
+def is_temporary(error: Exception | Reject) -> bool:
+    """Return whether it may suffice to run again later."""
+    if isinstance(error, Reject):
+        return error.reason is Reason.LAKE
+    return isinstance(error, RetriesExhausted | InconsistentPages | LakeUnavailable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +114,7 @@ class Progress:
 
     Attributes:
         newer: slices that stay, because what is stored was requested later than the response.
+        temporary: slices of those that failed for which it may suffice to run again later.
         warnings: what the caller should know although the run succeeds.
         oddities: deviations of the responses from the documentation, by kind.
         rows_by_fate: rows that were received, and of these the rows that were written, are in quarantine, belong to
@@ -119,6 +127,7 @@ class Progress:
     written: int = 0
     newer: int = 0
     failed: int = 0
+    temporary: int = 0
     rows: int = 0
     requests: int = 0
     retries: int = 0
@@ -161,6 +170,7 @@ class Progress:
         """Count a result, and the rows of its response."""
         if isinstance(result, FailedSlice):
             self.failed += 1
+            self.temporary += is_temporary(result.error)
             self.rows_by_fate["failed"] += result.rows
             return
         self.newer += result.is_newer
@@ -183,7 +193,8 @@ class Progress:
             case "retry":
                 self.retries += 1
                 self.status = f"retrying in {event.seconds:.0f} s"
-                return f"Retrying in {event.seconds:.1f} s: {event.reason}"
+                failed = f", after {event.attempts} attempts at {event.host}" if event.is_serious else ""
+                return f"Retrying in {event.seconds:.1f} s{failed}: {event.reason}"
             case "refetch":
                 return f"Fetching again from the first page: {event.reason}"
         return ""

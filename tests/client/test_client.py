@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from socket import socket
 
 import pytest
 from starlette.responses import JSONResponse, Response
@@ -13,13 +14,14 @@ from later_reporting_dagster.client import (
     InconsistentPages,
     QueryRejected,
     RequestsUsedUp,
+    RetriesExhausted,
     UnexpectedResponse,
 )
 from later_reporting_dagster.client.client import Probe
 from later_reporting_dagster.contract import CURSOR, PAGED
 from later_reporting_dagster.contract.route import INSTANCES_PERFORMANCE, POSTS_PERFORMANCE, PageRequest
 from tests.client.raw_server import raw_server
-from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, page_body, run_with
+from tests.client.scripted_api import THREE_PAGES, fetch_instances, fetch_posts, of_type, page_body, run_with
 from tests.conftest import problem
 
 
@@ -48,6 +50,18 @@ def test_instances_that_differ_in_two_lists_raise_with_the_way_around(service, n
     service.change_body = lambda number, body: body | {"pagination": {"totalItems": 3}}
     with pytest.raises(InconsistentPages, match="received 2 rows of 3.* set LATER_INSTANCE_IDS"):
         fetch_instances(new_client())
+
+
+def test_list_without_a_token_names_no_way_around_the_list(new_client, events):
+    with socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(RetriesExhausted, match="^token: ConnectError.* Failed in 8 attempts: try again later.$"):
+            fetch_instances(new_client(base_url=f"http://{host}"))
+    retries = of_type(events, "retry")
+    assert [event.attempts for event in retries] == [1, 2, 3, 4, 5, 6, 7]
+    assert [event.is_serious for event in retries] == [False, False, True, True, True, True, True]
+    assert {event.host for event in retries} == {host}
 
 
 def test_totals_of_more_instances_than_fit_a_url_are_refused(service, new_client, july):

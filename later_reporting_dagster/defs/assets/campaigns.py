@@ -57,7 +57,8 @@ def list_campaigns(context: dg.AssetExecutionContext, component: ComponentBase) 
         configured = later.configured_instances()
         instances = load_instances(later.lake(), configured=configured)
         try:
-            listed = wait_for(lambda: later.fetch_campaigns(instances.filter))
+            log = event_log(context, Progress(CAMPAIGNS_TABLE))
+            listed = wait_for(lambda: later.fetch_campaigns(instances.filter, on_event=log))
         except LaterError as error:
             if (refused := refusal(error)) is None:
                 raise
@@ -171,4 +172,6 @@ def fetch_periods(
             yield nothing_to_log(context)
         if file.failed:
             yield from evaluate_skipped_checks(context, later, component)
-            raise combined_failure(file.failed, what="period", written=progress.written)
+            raise combined_failure(
+                file.failed, what="period", written=progress.written, is_temporary=progress.temporary > 0
+            )

@@ -7,6 +7,7 @@ import dagster as dg
 import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import days_between, newest_day
+from later_reporting_dagster.defs.assets.raw_tables import event_log
 from later_reporting_dagster.defs.checks.all_checks import planned_checks
 from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import NOT_STALE, evaluate_late_posts
@@ -55,7 +56,8 @@ def list_instances(context: dg.AssetExecutionContext, component: ComponentBase) 
     """Fetch the list of instances, and update the dimension."""
     later, now = component.later(context), component.now()
     with failures():
-        listed = wait_for(later.listed_instances)
+        log = event_log(context, Progress(INSTANCES_TABLE))
+        listed = wait_for(lambda: later.listed_instances(on_event=log))
         lake = later.lake()
         instances = load_instances(lake, configured=later.configured_instances(), listed=listed)
         rows, written = write_instances(lake, instances, days=component.expected_days(now), today=now.date())

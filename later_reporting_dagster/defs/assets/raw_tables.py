@@ -140,7 +140,7 @@ def fetch_raw_table(
         )
         if failed:
             yield from evaluate_skipped_checks(context, later, component, instances=expected)
-            raise combined_failure(failed, what="file", written=progress.written)
+            raise combined_failure(failed, what="file", written=progress.written, is_temporary=progress.temporary > 0)
         yield nothing_to_log(context)
 
 
@@ -218,8 +218,11 @@ def _days_in_config(field: str, ranges: list[str], component: ComponentBase) -> 
 def _continued_run(context: dg.AssetExecutionContext, config: FetchConfig, metrics: tuple[Metric, ...]) -> str | None:
     """Return the run that a re-execution continues: the failed one before it, if it fetched the same metrics.
 
-    Of a run that succeeded, or that had another config, everything is fetched again.
+    Of a run that succeeded, or that had another config, everything is fetched again. If Dagster retries a step, it
+    continues its own run.
     """
+    if context.retry_number:
+        return context.run.run_id
     op_name = context.op_execution_context.op_handle.name
     tag = f"{op_name}/metrics"
     names = ",".join(sorted(metric.api_name for metric in metrics))
@@ -239,7 +242,7 @@ def event_log(context: dg.AssetExecutionContext, progress: Progress) -> Callable
 
     def log_event(event: ClientEvent) -> None:
         if line := progress.count(event):
-            context.log.info(line)
+            (context.log.warning if event.is_serious else context.log.info)(line)
 
     return log_event
 

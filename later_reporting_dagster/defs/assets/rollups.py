@@ -130,6 +130,7 @@ def roll_up_periods(
     failed: dict[str, str] = {}
     passed_over: list[str] = []
     written = changed = 0
+    is_temporary = False
     with failures():
         newest, lake = newest_day(now), later.lake()
         begin = first_day_of(table.cadence, component.start_date)
@@ -149,6 +150,7 @@ def roll_up_periods(
                 continue
             if rollup.unreadable:
                 failed[str(first)] = str(rollup.unreadable[0])
+                is_temporary |= isinstance(rollup.unreadable[0], LakeUnavailable)
                 continue
             if rows is None:
                 passed_over.append(str(first))
@@ -158,7 +160,7 @@ def roll_up_periods(
                     table.name, Partition(first), rows, metadata=rollup.made_from.key_values, replaces_metadata=True
                 )
             except LakeUnavailable as error:
-                failed[str(first)] = str(error)
+                failed[str(first)], is_temporary = str(error), True
                 continue
             days = [day for day in days_of(table.cadence, first) if component.start_date <= day <= newest]
             lacking = missing_files(
@@ -192,7 +194,7 @@ def roll_up_periods(
         no_files = f"{POST_METRICS_DAILY.name} has no files for it: materialize that first"
         failed |= dict.fromkeys(passed_over, no_files)
     if failed:
-        raise combined_failure(failed, what="partition", written=written)
+        raise combined_failure(failed, what="partition", written=written, is_temporary=is_temporary)
     yield nothing_to_log(context)
 
 
@@ -214,6 +216,7 @@ def roll_up_windows(
     later = component.later(context)
     failed: dict[str, str] = {}
     left_out: list[str] = []
+    is_temporary = False
     with failures():
         lake = later.lake()
         windows = roll_up_lake_windows(lake, tables, memory_gb=later.memory_gb)
@@ -240,13 +243,13 @@ def roll_up_windows(
                 made_from = windows.made_from[table.name].key_values
                 written = lake.write_table(table.name, rows, metadata=made_from, replaces_metadata=True)
             except LakeUnavailable as error:
-                failed[table.name] = str(error)
+                failed[table.name], is_temporary = str(error), True
                 continue
             state = "changed" if written.changed else "unchanged"
             context.log.info(f"Rolled up {key.to_user_string()}: {written.rows:,} rows, {state}")
             yield table_result(written, {"preview": preview(rows)}, key=key)
     if failed:
-        raise combined_failure(failed, what="table", written=len(tables) - len(failed))
+        raise combined_failure(failed, what="table", written=len(tables) - len(failed), is_temporary=is_temporary)
     if left_out:
         files = f"{len(left_out)} damaged file{'s' * (len(left_out) > 1)}"
         raise dg.Failure(f"The tables are written, without {files}, such as {left_out[0]}", allow_retries=False)
