@@ -118,17 +118,18 @@ def roll_up_periods(
 ) -> Iterator[AssetEvent]:
     """Compute and write the partitions of a run, and yield their materializations.
 
-    If some fail, it fails at its end, with the reason of each. In a range, partitions without raw files are passed
-    over. Files from before the first partition, which a later start date left behind, are made again if outdated.
+    If some fail, such as those without raw files, it fails at its end, with the reason of each. Files from before the
+    first partition, which a later start date left behind, are made again if outdated.
 
     Args:
-        with_outdated: whether to make all other partitions that are outdated, too.
+        with_outdated: whether to make all other partitions that are outdated, too. Those that the run selects may then
+            have no raw files, because it has to select some.
     """
     later, now = component.later(context), component.now()
     first_days = partition_first_days(context, now=now, period=table.cadence)
     provenance = provenance_tags(context, component.asset_key(POST_METRICS_DAILY.name))
     failed: dict[str, str] = {}
-    passed_over: list[str] = []
+    without_files: list[str] = []
     written = changed = 0
     is_temporary = False
     with failures():
@@ -153,7 +154,7 @@ def roll_up_periods(
                 is_temporary |= isinstance(rollup.unreadable[0], LakeUnavailable)
                 continue
             if rows is None:
-                passed_over.append(str(first))
+                without_files.append(str(first))
                 continue
             try:
                 file = lake.write(
@@ -188,11 +189,9 @@ def roll_up_periods(
         f"Rolled up {written} of {len(first_days)} {table.cadence}s of {POST_METRICS_DAILY.name}, {first_days[0]} to"
         f" {first_days[-1]}; {changed} of them changed"
     )
-    if passed_over:
-        context.log.info(f"Passed over, without files of {POST_METRICS_DAILY.name}: {', '.join(passed_over)}")
-    if not written:
+    if not (with_outdated and written):
         no_files = f"{POST_METRICS_DAILY.name} has no files for it: materialize that first"
-        failed |= dict.fromkeys(passed_over, no_files)
+        failed |= dict.fromkeys(without_files, no_files)
     if failed:
         raise combined_failure(failed, what="partition", written=written, is_temporary=is_temporary)
     yield nothing_to_log(context)

@@ -173,15 +173,33 @@ def test_partition_that_cannot_be_rolled_up_fails_alone(
     assert filled.materializations(result).keys() == written
 
 
-def test_days_without_raw_files_in_a_range_are_passed_over(filled: Project) -> None:
+@pytest.mark.parametrize("days", [DAYS, DAYS[1:2]], ids=len)
+def test_days_without_raw_files_fail_by_name_after_the_others_are_made(filled: Project, days: list[date]) -> None:
     shutil.rmtree(filled.root / RECORDED / f"date={DAYS[1]}")
-    result = filled.roll_up(DAILY)
-    assert_success(result)
-    assert filled.materializations(result).keys() == {str(DAYS[0]), str(DAYS[2])}
-    description, metadata = failure(filled.roll_up(DAILY, days=[DAYS[1]]))
-    assert description.startswith("1 partition failed and was not changed; 0 written.")
+    result = filled.roll_up(DAILY, days=days)
+    others = {*map(str, days)} - {str(DAYS[1])}
+    assert filled.materializations(result).keys() == others
+    description, metadata = failure(result)
     reason = "post_metrics_daily has no files for it: materialize that first"
+    assert description.splitlines() == [
+        f"1 partition failed and was not changed; {len(others)} written.",
+        f"{DAYS[1]}: {reason}",
+    ]
     assert metadata["failed_partitions"] == {str(DAYS[1]): reason}
+
+
+def test_run_of_what_is_outdated_does_not_fail_for_a_selected_day_without_raw_files(filled: Project) -> None:
+    assert_success(filled.roll_up(DAILY))
+    filled.lake.retired.add(INSTANCE_IDS[0])
+    for table in (RECORDED, DAILY):
+        shutil.rmtree(filled.root / table / f"date={DAYS[2]}")
+    later = filled.configured(start_date=DAYS[2])
+    files = outdated(later.lake, [rollup_tables.DAILY], start_date=DAYS[2], newest_day=DAYS[-1])
+    tags, config = rollup_run(ComponentBase(start_date=DAYS[2]), [DAILY], files, requested_by="")
+    result = later.run(DAILY, tags=tags, config=config[DAILY])
+    assert_success(result)
+    assert not later.materializations(result)
+    assert INSTANCE_IDS[0] not in stored(later, DAILY, DAYS[0])["instance_id"].to_pylist()
 
 
 def test_files_from_before_a_later_start_date_follow_a_retirement(filled: Project) -> None:
