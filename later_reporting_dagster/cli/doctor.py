@@ -21,7 +21,7 @@ from later_reporting_dagster.contract.query import group_by_url_length
 from later_reporting_dagster.contract.route import POSTS_PERFORMANCE
 from later_reporting_dagster.contract.safe_line import one_line, safe_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.component_base import ComponentBase
+from later_reporting_dagster.defs.component_base import ONLY_IN_CODE, ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource, variable_name
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.coverage import intact_files
@@ -117,7 +117,7 @@ def _check_settings(settings: ComponentBase, now: datetime) -> str:
 
 def _check_variables(project: Project) -> list[CheckResult]:
     """Warn about each variable `LATER_…` that nothing reads, because its name may be misspelt."""
-    fields = {*LaterReportingComponent.model_fields, *LaterReportingResource.model_fields} - {"translation", "resource"}
+    fields = {*LaterReportingComponent.model_fields, *LaterReportingResource.model_fields} - ONLY_IN_CODE
     read = {f"LATER_{field.upper()}" for field in fields}
     read |= {ID_VARIABLE, SECRET_VARIABLE, *(f"LATER_SERVE_{str(each.name).upper()}" for each in serve.params)}
     for resource in (project.definitions.resources or {}).values():

@@ -7,11 +7,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from datetime import date, datetime, timedelta
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import dagster as dg
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer
 
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric, parse_metrics
 from later_reporting_dagster.contract.days import expected_days, refetch_ages, utc_now
@@ -53,6 +53,43 @@ def _parsed_by(parse: Callable[[str], tuple[Metric, ...]]) -> BeforeValidator:
 _Metrics = Annotated[tuple[Metric, ...], PlainSerializer(lambda metrics: [metric.api_name for metric in metrics])]
 # What an asset yields.
 AssetEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult[Any]
+
+
+# Attributes that no environment variable sets, and no command reads.
+ONLY_IN_CODE = frozenset({"translation", "resource", "op", "retry_policy"})
+
+
+class StepOptions(dg.Model, dg.Resolvable):
+    """Options of all steps, as `op` of Dagster's own components has them."""
+
+    tags: dict[str, Any] = Field(
+        default={}, description="Tags of all steps, which executors read, such as `dagster-k8s/config`."
+    )
+    pool: str | None = Field(
+        default=None, description="The pool of the steps that fetch from the API. Default: `<name>_api`."
+    )
+
+
+class RetryOptions(dg.Model, dg.Resolvable):
+    """A `dg.RetryPolicy` in YAML."""
+
+    max_retries: int = Field(default=1, description="How often a step is executed again.")
+    delay: float | None = Field(default=None, description="Seconds before it is.")
+    backoff: Literal["LINEAR", "EXPONENTIAL"] | None = Field(default=None, description="How the delay grows.")
+    jitter: Literal["FULL", "PLUS_MINUS"] | None = Field(default=None, description="How the delay varies by chance.")
+
+    @classmethod
+    def resolve_policy(cls, context: dg.ResolutionContext, model: Any) -> dg.RetryPolicy | None:
+        """Return the policy of a model of the attributes; None without one."""
+        if model is None:
+            return None
+        options = cls.resolve_from_model(context, model)
+        return dg.RetryPolicy(
+            max_retries=options.max_retries,
+            delay=options.delay,
+            backoff=dg.Backoff[options.backoff] if options.backoff else None,
+            jitter=dg.Jitter[options.jitter] if options.jitter else None,
+        )
 
 
 class ComponentBase(dg.Model):
@@ -111,6 +148,15 @@ class ComponentBase(dg.Model):
     rollup_partitions_per_run: int | None = Field(
         default=None, ge=1, description="Maximum partitions in one run of a rollup backfill. Default: all in one run."
     )
+    op: StepOptions = Field(default=StepOptions(), description="Options of all steps: `tags`, and the `pool`.")
+    retry_policy: Annotated[
+        InstanceOf[dg.RetryPolicy] | None,
+        dg.Resolver(RetryOptions.resolve_policy, model_field_type=RetryOptions.model() | None),
+    ] = Field(
+        default=None,
+        description="When Dagster executes a failed step again: `max_retries`, `delay`, `backoff`, `jitter`. What no"
+        " retry would change fails at once.",
+    )
     translation: Annotated[TranslationFn[dg.AssetSpec] | None, TranslationFnResolver(lambda spec: {})] = Field(
         default=None, description="Changes the specs of all assets; `spec` is the default one."
     )
@@ -143,7 +189,16 @@ class ComponentBase(dg.Model):
     @property
     def pool(self) -> str:
         """The pool of the steps that fetch posts and campaigns."""
-        return f"{self.name}_api"
+        return self.op.pool or f"{self.name}_api"
+
+    def step(self, table_name: str) -> dict[str, Any]:
+        """Return the arguments that the definitions of all steps have: for `multi_asset` and `multi_asset_check`."""
+        return {
+            "name": self.op_name(table_name),
+            "required_resource_keys": {self.resource_key},  # later_reporting, a LaterReportingResource
+            "op_tags": self.op.tags,
+            "retry_policy": self.retry_policy,
+        }
 
     @property
     def due_cron(self) -> str:
@@ -269,7 +324,7 @@ class ComponentBase(dg.Model):
             code_version=code_version or _version_of(columns),
             **attributes,
         )
-        return self.spec(spec).with_io_manager_key(self.lake_key)
+        return self.spec(spec.with_io_manager_key(self.lake_key))
 
 
 def _table_column(column: Column) -> dg.TableColumn:

@@ -204,6 +204,58 @@ def test_other_partitions_of_a_spec_are_refused(table: str) -> None:
         OtherPartitions(tables=table).build_definitions()
 
 
+class OtherIOManager(LaterReportingComponent):
+    def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
+        return spec.with_io_manager_key("warehouse") if spec.key.path[-1] == "posts_published" else spec
+
+
+class Warehouse(dg.IOManager):
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        raise NotImplementedError
+
+    def load_input(self, context: dg.InputContext) -> str:
+        return f"warehouse {context.asset_key.path[-1]}"
+
+
+def test_io_manager_of_a_spec_loads_its_table() -> None:
+    loaded: list[str] = []
+
+    @dg.asset(ins={"posts": dg.AssetIn(["later", "posts_published"])})
+    def mine(posts: str) -> None:
+        loaded.append(posts)
+
+    own = dg.Definitions(assets=[mine], resources={"warehouse": Warehouse()})
+    defs = dg.Definitions.merge(OtherIOManager().build_definitions(), own)
+    with dg.DagsterInstance.ephemeral() as instance:
+        job = defs.resolve_implicit_global_asset_job_def()
+        assert job.execute_in_process(instance=instance, asset_selection=[mine.key], run_config=QUIET_LOGGING).success
+    assert loaded == ["warehouse posts_published"]
+
+
+def test_tags_and_pool_of_steps_are_set_in_yaml() -> None:
+    memory = {"container_config": {"resources": {"limits": {"memory": "4Gi"}}}}
+    with loaded({"op": {"tags": {"dagster-k8s/config": memory}, "pool": "apis"}}) as (component, defs):
+        graph = defs.resolve_asset_graph()
+        steps = {defs.resolve_assets_def(key).op for key in graph.materializable_asset_keys}
+        steps |= {check.op for check in defs.asset_checks or [] if isinstance(check, dg.AssetsDefinition)}
+        assert len(steps) > len(component.fetched_tables)
+        assert [step.name for step in steps if json.loads(step.tags["dagster-k8s/config"]) != memory] == []
+        in_pool = {step.name for step in steps if step.pool == "apis"}
+        assert in_pool == {component.op_name(name) for name in component.fetched_tables}
+        assert {step.pool for step in steps} == {"apis", None}
+
+
+def test_retry_policy_of_all_steps_is_set_in_yaml() -> None:
+    policy = {"max_retries": 2, "delay": 30, "backoff": "EXPONENTIAL", "jitter": "FULL"}
+    expected = dg.RetryPolicy(max_retries=2, delay=30, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
+    with loaded({"retry_policy": policy}) as (component, defs):
+        assert component.retry_policy == expected
+        steps = {defs.resolve_assets_def(key).op for key in defs.resolve_asset_graph().materializable_asset_keys}
+        steps |= {check.op for check in defs.asset_checks or [] if isinstance(check, dg.AssetsDefinition)}
+        assert {step.retry_policy for step in steps} == {expected}
+    assert "attributes.retry_policy" in str(load_error({"retry_policy": {"max_retries": 2, "backoff": "FAST"}}))
+
+
 class CustomComponent(LaterReportingComponent):
     contacts: list[Contact] = []
 

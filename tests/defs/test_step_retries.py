@@ -1,4 +1,4 @@
-"""The retry policy of a host: it retries what may pass, and a retry makes only what is left."""
+"""The retry policy of a host, or of the component: it retries what may pass, and a retry makes only what is left."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -29,7 +29,7 @@ def campaigns_asset(component: ComponentBase) -> dg.AssetsDefinition:
     """Return the dimension of campaigns. If the API refuses the route, it logs a warning and writes nothing."""
 
     @dg.multi_asset(
-        name=component.op_name(CAMPAIGNS_TABLE),
+        **component.step(CAMPAIGNS_TABLE),
         specs=[
             component.table_spec(
                 CAMPAIGNS_TABLE,
@@ -42,7 +42,6 @@ def campaigns_asset(component: ComponentBase) -> dg.AssetsDefinition:
             )
         ],
         pool=component.pool,
-        required_resource_keys={component.resource_key},
     )
     def campaigns(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
         yield from component.execute(context, list_campaigns(context, component))
@@ -100,7 +99,7 @@ def periods_asset(component: ComponentBase, table: PeriodsTable) -> dg.AssetsDef
     """
 
     @dg.multi_asset(
-        name=component.op_name(table.name),
+        **component.step(table.name),
         specs=[
             component.table_spec(
                 table.name,
@@ -113,7 +112,6 @@ def periods_asset(component: ComponentBase, table: PeriodsTable) -> dg.AssetsDef
             )
         ],
         pool=component.pool,
-        required_resource_keys={component.resource_key},
     )
     def periods(context: dg.AssetExecutionContext, config: PeriodsConfig) -> Iterator[AssetEvent]:
         yield from component.execute(context, fetch_periods(context, config, component, table))

@@ -28,7 +28,7 @@ def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
     """Return the dimension of instances, updated with the rollups, and every hour by the sensor of missing files."""
 
     @dg.multi_asset(
-        name=component.op_name(INSTANCES_TABLE),
+        **component.step(INSTANCES_TABLE),
         specs=[
             component.table_spec(
                 INSTANCES_TABLE,
@@ -44,7 +44,6 @@ def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
                 tags={"later/layer": "dimension"},
             )
         ],
-        required_resource_keys={component.resource_key},
     )
     def instances(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
         yield from component.execute(context, list_instances(context, component))
@@ -73,7 +72,7 @@ def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
     """Return the table of all files that exist or are missing, updated with the rollups, and at the due hour."""
 
     @dg.multi_asset(
-        name=component.op_name(COVERAGE_TABLE),
+        **component.step(COVERAGE_TABLE),
         specs=[
             component.table_spec(
                 COVERAGE_TABLE,
@@ -87,7 +86,6 @@ def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
                 tags={"later/layer": "dimension"},
             )
         ],
-        required_resource_keys={component.resource_key},
     )
     def coverage(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
         yield from component.execute(context, list_files(context, component))

@@ -74,7 +74,7 @@ def raw_asset(component: ComponentBase, table: RawTable) -> dg.AssetsDefinition:
     config_type = InstancesConfig if table.has_file_per_instance else FetchConfig
 
     @dg.multi_asset(
-        name=component.op_name(table.name),
+        **component.step(table.name),
         specs=[
             component.table_spec(
                 table.name,
@@ -89,7 +89,6 @@ def raw_asset(component: ComponentBase, table: RawTable) -> dg.AssetsDefinition:
         ],
         backfill_policy=dg.BackfillPolicy.single_run(),
         pool=component.pool,  # later_api, if the component has its default name
-        required_resource_keys={component.resource_key},  # later_reporting, a LaterReportingResource
     )
     def raw_table(
         context: dg.AssetExecutionContext,

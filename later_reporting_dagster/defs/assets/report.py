@@ -51,9 +51,7 @@ def report_asset(component: ComponentBase) -> dg.AssetsDefinition:
         freshness_policy=component.freshness,
     )
 
-    @dg.multi_asset(
-        name=component.op_name(REPORT), specs=[component.spec(spec)], required_resource_keys={component.resource_key}
-    )
+    @dg.multi_asset(**component.step(REPORT), specs=[component.spec(spec)])
     def report(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
         yield from component.execute(context, write_report(context, component))
 

@@ -60,7 +60,7 @@ def period_asset(component: ComponentBase, table: RollupTable) -> dg.AssetsDefin
     mapping = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
 
     @dg.multi_asset(
-        name=component.op_name(table.name),
+        **component.step(table.name),
         specs=[
             _rollup_spec(
                 component,
@@ -70,7 +70,6 @@ def period_asset(component: ComponentBase, table: RollupTable) -> dg.AssetsDefin
             )
         ],
         backfill_policy=dg.BackfillPolicy.multi_run(per_run) if per_run else dg.BackfillPolicy.single_run(),
-        required_resource_keys={component.resource_key},
     )
     def rollup(context: dg.AssetExecutionContext, config: PeriodsConfig) -> Iterator[AssetEvent]:
         events = roll_up_periods(context, component, table, with_outdated=config.outdated)
@@ -83,10 +82,9 @@ def windows_asset(component: ComponentBase, tables: Sequence[RollupTable]) -> dg
     """Return all tables over windows in one step, because they read the same posts. Any subset can be materialized."""
 
     @dg.multi_asset(
-        name=component.op_name("organic_paid_by_window"),
+        **component.step("organic_paid_by_window"),
         specs=[_rollup_spec(component, table, deps=component.dependencies(*table.sources)) for table in tables],
         can_subset=len(tables) > 1,
-        required_resource_keys={component.resource_key},
     )
     def windows(context: dg.AssetExecutionContext) -> Iterator[AssetEvent]:
         selected = [table for table in tables if component.asset_key(table.name) in context.selected_asset_keys]

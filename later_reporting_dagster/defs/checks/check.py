@@ -147,7 +147,7 @@ class CheckStep:
         """
 
         @dg.multi_asset_check(
-            name=component.op_name(self.name),
+            **component.step(self.name),
             specs=[
                 dg.AssetCheckSpec(
                     check.name,
@@ -159,7 +159,6 @@ class CheckStep:
                 for check in of_table
             ],
             can_subset=True,
-            required_resource_keys={component.resource_key},
         )
         def run_checks(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
             keys = {component.asset_key(table) for table in (*self.checks, *self.deps)}
