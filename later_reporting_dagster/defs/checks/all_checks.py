@@ -17,8 +17,8 @@ from later_reporting_dagster.rollups.sql_engine import RollupFailed
 
 def check_steps(component: ComponentBase) -> list[CheckStep]:
     """Return the checks of all assets that are defined."""
-    defined = [step for step in (*POSTS_STEPS, *TOTALS_STEPS) if {*step.checks, *step.needs} <= {*component.tables}]
-    return [*defined, *rollup_checks(component)]
+    steps = [step.defined({*component.tables}) for step in (*POSTS_STEPS, *TOTALS_STEPS)]
+    return [*(step for step in steps if step.checks), *rollup_checks(component)]
 
 
 def planned_checks(context: AssetExecutionContext) -> set[dg.AssetCheckKey]:

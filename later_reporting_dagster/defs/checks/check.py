@@ -5,7 +5,7 @@ otherwise its result, which is the newest, would hide them.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -34,6 +34,7 @@ class Check:
         nothing: the description of a result if nothing was looked at.
         is_daily: whether it also looks at the whole lake every day at the due hour, because its result changes with
             time, with other tables, or with what others do to its files.
+        needs: the tables, besides its own, without which it is not defined.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Check:
     severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
     nothing: str = "Nothing to check"
     is_daily: bool = False
+    needs: Sequence[str] = ()
 
     def result(
         self,
@@ -117,15 +119,22 @@ class CheckStep:
         checks: by table.
         evaluate: yields the results of the selected checks, and may yield others. If the checks are those of several
             tables, each result has the key of its asset.
-        deps: other tables that the checks read.
-        needs: the tables, besides those of the checks, without which the step is not defined.
+        deps: other tables, for which the step waits if the run makes them, because the checks compare with them.
     """
 
     name: str
     checks: Mapping[str, Sequence[Check]]
     evaluate: Callable[[CheckRun], Iterable[dg.AssetCheckResult]]
     deps: Sequence[str] = ()
-    needs: Sequence[str] = ()
+
+    def defined(self, tables: Set[str]) -> "CheckStep":
+        """Return the step without the checks that are not defined if only some tables are."""
+        checks = {
+            name: [check for check in of_table if tables.issuperset(check.needs)]
+            for name, of_table in self.checks.items()
+            if name in tables
+        }
+        return replace(self, checks={name: of_table for name, of_table in checks.items() if of_table})
 
     def results(self, run: CheckRun) -> Results:
         """Yield the results of the selected checks, each with the key of its asset."""

@@ -89,6 +89,7 @@ NOT_STALE = Check(
     " for no more.",
     nothing="No file of coverage was looked at yet",
     is_daily=True,
+    needs=(*POSTS_NAMES, COVERAGE_TABLE),
 )
 METRICS_REQUESTED = Check(
     "files_have_requested_metrics",
@@ -97,6 +98,7 @@ METRICS_REQUESTED = Check(
     severity=WARN,
     nothing="No file of coverage was looked at yet",
     is_daily=True,
+    needs=(COVERAGE_TABLE,),
 )
 STILL_LISTED = Check(
     "every_instance_is_still_listed",
@@ -123,6 +125,7 @@ DAYS_ADD_UP = Check(
         f" its publication, at least as many as are restated, and {POSTS_PUBLISHED.name} has the day of its publication"
     ),
     is_daily=True,
+    needs=POSTS_NAMES,
 )
 # The problems in files that each of these checks counts.
 _PROBLEMS: Mapping[Check, Sequence[str]] = {
@@ -137,7 +140,7 @@ _CHECKS_OF_FILES = (*_PROBLEMS, NO_UNKNOWN_FIELDS)
 
 
 def _checks_of(table: RawTable) -> Iterator[Check]:
-    """Yield the checks that every table with this declaration has."""
+    """Yield the checks of a table that read no other, but for `coverage`, which is made later."""
     if table.has_file_per_instance:
         yield from (ROWS_UNIQUE, ROWS_BELONG, *([RATES_AGREE] if table.has_rates_of_counts else []), NO_UNKNOWN_FIELDS)
         yield AS_DOCUMENTED
@@ -145,6 +148,9 @@ def _checks_of(table: RawTable) -> Iterator[Check]:
     if table.has_file_per_instance:
         yield EVERY_INSTANCE_IF_ANY if table.is_optional else EVERY_INSTANCE
     yield DUE_DAY_IF_ANY if table.is_optional else DUE_DAY
+    if table is POSTS_PUBLISHED:
+        yield NOT_STALE
+    yield METRICS_REQUESTED
 
 
 def _evaluate_raw_table(raw_table: RawTable, run: CheckRun) -> Results:
@@ -157,6 +163,10 @@ def _evaluate_raw_table(raw_table: RawTable, run: CheckRun) -> Results:
         yield from _evaluate_responses(raw_table.name, run)
     if run.has(EVERY_INSTANCE, DUE_DAY):
         yield from _evaluate_files(raw_table, run)
+    if run.has(NOT_STALE):
+        yield _evaluate_staleness(run)
+    if run.has(METRICS_REQUESTED):
+        yield _evaluate_metrics(raw_table, run)
 
 
 def _evaluate_settlement(run: CheckRun) -> Results:
@@ -176,21 +186,21 @@ def _evaluate_settlement(run: CheckRun) -> Results:
     yield evaluate_settled_posts(*sums)
 
 
-def _evaluate_staleness(run: CheckRun) -> Results:
+def _evaluate_staleness(run: CheckRun) -> dg.AssetCheckResult:
     """As of the last update of `coverage`, which evaluates it, too."""
     lake, days = run.later.lake(), run.component.expected_days(run.component.now())
     files = len(lake.partitions(POSTS_PUBLISHED.name)) if lake.table_version(COVERAGE_TABLE) else 0
-    yield evaluate_late_posts(stored_late_posts(lake, days={*days}), files=files)
+    return evaluate_late_posts(stored_late_posts(lake, days={*days}), files=files)
 
 
-def _evaluate_metrics(raw_table: RawTable, run: CheckRun) -> Results:
-    """As of the last update of `coverage`, which evaluates it, too."""
+def _evaluate_metrics(raw_table: RawTable, run: CheckRun) -> dg.AssetCheckResult:
+    """As of the last update of `coverage`."""
     component = run.component
     requested = [each for each in requested_days(run.later.lake()) if each.table_name == raw_table.name]
     lacking = days_without_metrics(
         requested, component.metrics_of(raw_table), days={*component.expected_days(component.now())}
     )
-    yield METRICS_REQUESTED.result(
+    return METRICS_REQUESTED.result(
         not lacking,
         describe_days_without(lacking),
         otherwise="All files with rows were requested with all metrics",
@@ -222,24 +232,6 @@ POSTS_STEPS = (
         checks={POSTS_PUBLISHED.name: [DAYS_ADD_UP]},
         evaluate=_evaluate_settlement,
         deps=[POST_METRICS_DAILY.name],
-        needs=POSTS_NAMES,
-    ),
-    CheckStep(
-        name=f"{POSTS_PUBLISHED.name}_late_posts",
-        checks={POSTS_PUBLISHED.name: [NOT_STALE]},
-        evaluate=_evaluate_staleness,
-        deps=[COVERAGE_TABLE],
-        needs=[*POSTS_NAMES, COVERAGE_TABLE],
-    ),
-    *(
-        CheckStep(
-            name=f"{raw_table.name}_metrics",
-            checks={raw_table.name: [METRICS_REQUESTED]},
-            evaluate=partial(_evaluate_metrics, raw_table),
-            deps=[COVERAGE_TABLE],
-            needs=[COVERAGE_TABLE],
-        )
-        for raw_table in RAW_TABLES.values()
     ),
     CheckStep(
         name=f"{INSTANCES_TABLE}_checks",

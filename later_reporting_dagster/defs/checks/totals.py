@@ -34,6 +34,7 @@ TOTALS_AGREE = Check(
     severity=WARN,
     nothing="No day of a campaign can be compared: no posts of the same day, or no metric that both report",
     is_daily=True,
+    needs=(POST_METRICS_DAILY.name,),
 )
 AD_SPEND_AGREES = Check(
     "ad_spend_agrees_with_days",
@@ -42,6 +43,7 @@ AD_SPEND_AGREES = Check(
     severity=WARN,
     nothing="No window has all of its days, and no row in quarantine",
     is_daily=True,
+    needs=(CAMPAIGN_PERFORMANCE_TABLE,),
 )
 EVERY_CAMPAIGN_HAS_AN_INSTANCE = Check(
     "every_campaign_has_an_instance",
@@ -62,6 +64,7 @@ POSTS_AGREE = Check(
     severity=WARN,
     nothing="No day can be compared: none has totals of Later that were requested within a day of its posts",
     is_daily=True,
+    needs=(INSTANCE_PERFORMANCE_DAILY.name,),
 )
 
 
@@ -193,14 +196,12 @@ TOTALS_STEPS = (
         checks={CAMPAIGN_PERFORMANCE_TABLE: [TOTALS_AGREE]},
         evaluate=_evaluate_totals,
         deps=[POST_METRICS_DAILY.name, CAMPAIGNS_TABLE],
-        needs=[POST_METRICS_DAILY.name],
     ),
     CheckStep(
         name=f"{CAMPAIGN_PERIODS_TABLE}_ad_spend",
         checks={CAMPAIGN_PERIODS_TABLE: [AD_SPEND_AGREES]},
         evaluate=_evaluate_spend,
         deps=[CAMPAIGN_PERFORMANCE_TABLE],
-        needs=[CAMPAIGN_PERFORMANCE_TABLE],
     ),
     CheckStep(
         name=f"{CAMPAIGN_PERIODS_TABLE}_owners",
@@ -213,6 +214,5 @@ TOTALS_STEPS = (
         checks={POST_METRICS_DAILY.name: [POSTS_AGREE]},
         evaluate=_evaluate_accounts,
         deps=[INSTANCE_PERFORMANCE_DAILY.name],
-        needs=[INSTANCE_PERFORMANCE_DAILY.name],
     ),
 )

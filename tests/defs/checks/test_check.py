@@ -327,3 +327,13 @@ def test_runs_that_the_sensor_requests_evaluate_all_checks_of_their_assets(fille
         # Without keys of checks, a run has all those of its assets.
         assert set(each.asset_check_keys or checks) == checks
     assert not [key for key in graph.asset_check_keys if graph.get(key).automation_condition]
+
+
+def test_checks_of_a_raw_table_are_one_step_besides_those_that_compare_it_with_another(project: Project) -> None:
+    result = project.run(RAW, "posts_published", tags=range_tags(DAYS[0], DAYS[-1]))
+    assert_success(result)
+    steps = {event.step_key for event in result.all_events if event.is_step_success}
+    assert steps == {
+        *("later__post_metrics_daily", "later__post_metrics_daily_checks", "later__post_metrics_daily_accounts"),
+        *("later__posts_published", "later__posts_published_checks", "later__posts_published_settlement"),
+    }
