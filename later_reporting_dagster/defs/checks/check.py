@@ -130,7 +130,7 @@ class CheckStep:
     def defined(self, tables: Set[str]) -> "CheckStep":
         """Return the step without the checks that are not defined if only some tables are."""
         checks = {
-            name: [check for check in of_table if tables.issuperset(check.needs)]
+            name: [check for check in of_table if {*check.needs} <= tables]
             for name, of_table in self.checks.items()
             if name in tables
         }
