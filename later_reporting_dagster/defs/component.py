@@ -15,7 +15,7 @@ from later_reporting_dagster.defs.assets.raw_tables import raw_asset
 from later_reporting_dagster.defs.assets.report import report_asset
 from later_reporting_dagster.defs.assets.rollups import period_asset, windows_asset
 from later_reporting_dagster.defs.automation import build_automation
-from later_reporting_dagster.defs.checks.all_checks import check_steps
+from later_reporting_dagster.defs.checks.all_checks import check_definitions
 from later_reporting_dagster.defs.component_base import METADATA_PREFIX, ONLY_IN_CODE, ComponentBase
 from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.resource import (
@@ -117,7 +117,7 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
         assets = [*self._assets()]
         return dg.Definitions(
             assets=assets,
-            asset_checks=[step.definition(self) for step in check_steps(self)],
+            asset_checks=check_definitions(self),
             resources={
                 self.resource_key: resource,
                 self.lake_key: LaterLake(

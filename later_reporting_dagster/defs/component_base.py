@@ -109,6 +109,11 @@ class ComponentBase(dg.Model):
     owners: Annotated[tuple[str, ...], BeforeValidator(split_names), NAMES_IN_YAML] = Field(
         default=(), description="Owners of all assets: e-mail addresses, or `team:` and a name."
     )
+    blocking_checks: Annotated[tuple[str, ...], BeforeValidator(split_names), NAMES_IN_YAML] = Field(
+        default=(),
+        description="Names of checks that block: if one fails, also one that otherwise warns, the run fails, and"
+        " executes no asset downstream of the table.",
+    )
     # An earlier start is a typo, and would make more partitions than a browser can show.
     start_date: Annotated[date, dg.Resolver.default(model_field_type=str)] = Field(
         default=date(2024, 1, 1), ge=date(2000, 1, 1), description="The first partition."

@@ -10,7 +10,7 @@ from later_reporting_dagster.defs.checks.posts import POSTS_STEPS
 from later_reporting_dagster.defs.checks.rollups import rollup_checks
 from later_reporting_dagster.defs.checks.totals import TOTALS_STEPS
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.resource import LaterReportingResource
+from later_reporting_dagster.defs.resource import LaterReportingResource, setting_name
 from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
 
@@ -19,6 +19,18 @@ def check_steps(component: ComponentBase) -> list[CheckStep]:
     """Return the checks of all assets that are defined."""
     steps = [step.defined({*component.tables}) for step in (*POSTS_STEPS, *TOTALS_STEPS)]
     return [*(step for step in steps if step.checks), *rollup_checks(component)]
+
+
+def check_definitions(component: ComponentBase) -> list[dg.AssetChecksDefinition]:
+    """Return the definitions of all checks for Dagster."""
+    definitions = [step.definition(component) for step in check_steps(component)]
+    names = {key.name for each in definitions for key in each.check_keys}
+    if unknown := [name for name in component.blocking_checks if name not in names]:
+        raise dg.DagsterInvalidDefinitionError(
+            f"{setting_name('blocking_checks')}: there is no check {', '.join(unknown)}; there are"
+            f" {', '.join(sorted(names))}"
+        )
+    return definitions
 
 
 def planned_checks(context: AssetExecutionContext) -> set[dg.AssetCheckKey]:

@@ -144,6 +144,8 @@ class CheckStep:
             check_key = dg.AssetCheckKey(key, str(result.check_name))
             if check_key not in run.selected:
                 continue
+            if check_key.name in run.component.blocking_checks:  # Dagster goes on after a warning
+                result = result._replace(severity=dg.AssetCheckSeverity.ERROR)
             if failed := run.failed_before.get(check_key):
                 before = f" (also at {join_first(named_ranges(failed))}, where this had failed)"
                 result = result._replace(description=f"{result.description}{before}")
@@ -163,6 +165,7 @@ class CheckStep:
                     asset=component.asset_key(name),
                     description=check.description,
                     additional_deps=[component.asset_key(dep) for dep in self.deps],
+                    blocking=check.name in component.blocking_checks,
                 )
                 for name, of_table in self.checks.items()
                 for check in of_table

@@ -4,12 +4,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from starlette.requests import Request
 
+from later_reporting_dagster import LaterReportingComponent
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.defs.checks import posts
 from later_reporting_dagster.defs.checks.rollups import evaluate_impressions
@@ -337,3 +340,28 @@ def test_checks_of_a_raw_table_are_one_step_besides_those_that_compare_it_with_a
         *("later__post_metrics_daily", "later__post_metrics_daily_checks", "later__post_metrics_daily_accounts"),
         *("later__posts_published", "later__posts_published_checks", "later__posts_published_settlement"),
     }
+
+
+@pytest.mark.parametrize("blocking", [(), ("quarantine_is_empty",)])
+def test_blocking_check_stops_a_run_before_what_is_downstream(
+    blocking: tuple[str, ...], project: Project, service: Service
+) -> None:
+    def with_bad_row(_request: Request, document: Any) -> Any:
+        if isinstance(document["data"], list):  # a page of posts
+            document["data"][0]["impressions"] = -1
+        return document
+
+    service.transform = with_bad_row
+    blocked = project.configured(blocking_checks=blocking)
+    result = blocked.run(RAW, ROLLUP, tags=range_tags(DAYS[0], DAYS[-1]))
+    assert result.success is not bool(blocking)
+    found = blocked.evaluations(result)[RAW, "quarantine_is_empty"]
+    assert (found.passed, found.severity) == (False, ERROR if blocking else WARN)
+    assert bool(project.lake.partitions(ROLLUP)) is not bool(blocking)
+    assert project.lake.partitions(RAW)
+
+
+def test_blocking_check_that_does_not_exist_is_named() -> None:
+    message = r"LATER_BLOCKING_CHECKS \(blocking_checks\): there is no check row; there are .*, rows_unique_by_key"
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=message):
+        LaterReportingComponent(blocking_checks=["row", "is_current"]).build_definitions()
