@@ -348,7 +348,7 @@ def test_blocking_check_stops_a_run_before_what_is_downstream(
 ) -> None:
     def with_bad_row(_request: Request, document: Any) -> Any:
         if isinstance(document["data"], list):  # a page of posts
-            document["data"][0]["impressions"] = -1
+            document["data"][0]["postId"] = None
         return document
 
     service.transform = with_bad_row
