@@ -151,12 +151,7 @@ class LaterClient:
     async def api_version(self) -> ApiVersion:
         """Return the API version of the service; the first call detects it with one request, unless it is set."""
         if self._version is None:
-            # Whatever is wrong with the list of instances, a page of posts shows the version, too.
-            with suppress(QueryRejected, RetriesExhausted, UnexpectedResponse):
-                _, self._version = await self._transport.request(
-                    Request(INSTANCES_PATH, "instances", max_attempts=1), parse=_parse_probe
-                )
-            self._version = self._version or await self._version_of_posts()
+            _, self._version = await self._detect_version(Request(INSTANCES_PATH, "instances", max_attempts=1))
         return self._version
 
     async def fetch_instances(self) -> tuple[str, ...]:
@@ -301,14 +296,19 @@ class LaterClient:
     async def probe(self) -> Probe:
         """Fetch a page of instances to learn the API version, the rate limit and the clock of the service."""
         # Without parameters: both versions accept that (docs/api.md, "Instances").
-        headers: Mapping[str, str] = {}
-        version: ApiVersion | None = None
-        with suppress(QueryRejected):  # of a list that is refused: a page of posts shows the version
-            headers, version = await self._transport.request(Request(INSTANCES_PATH, "instances"), parse=_parse_probe)
-        version = version or self._version or await self._version_of_posts()
+        headers, version = await self._detect_version(Request(INSTANCES_PATH, "instances"))
         self._version = self._version or version
         limit, window_seconds = stated_rate_limit(headers) or (None, None)
         return Probe(version, limit, window_seconds, http_date(headers.get("date", "")))
+
+    async def _detect_version(self, request: Request) -> tuple[Mapping[str, str], ApiVersion]:
+        """Return the headers of a page of instances, and the API version that it shows, or else a page of posts."""
+        headers: Mapping[str, str] = {}
+        version: ApiVersion | None = None
+        # Whatever is wrong with the list of instances, a page of posts shows the version, too, or raises an error.
+        with suppress(QueryRejected, RetriesExhausted, UnexpectedResponse):
+            headers, version = await self._transport.request(request, parse=_parse_probe)
+        return headers, version or await self._version_of_posts()
 
     async def _version_of_posts(self) -> ApiVersion:
         """Return the API version that a page of posts shows, where the list of instances does not."""

@@ -7,7 +7,7 @@ from what the server knows, and from the lake before.
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -125,6 +125,7 @@ def fill(account: Account, case: Case, prepared: dict[tuple[Ids, bool], Path], f
         key = case.stored, case.lists_campaigns
         if key not in prepared:
             account.configure(*sorted(case.stored), tables=tables_of(case), months=True)
+            account.server.unlisted = {*INSTANCES} - case.stored  # so that the others are new, if they are listed now
             account.backfill(days=1)
             prepared[key] = Path(shutil.copytree(account.lake, folder / f"lake {len(prepared)}"))
         else:
@@ -136,9 +137,9 @@ def fill(account: Account, case: Case, prepared: dict[tuple[Ids, bool], Path], f
         posts.restate(post_id)
 
 
-def rows_of(account: Account, instance_id: str) -> dict[object, object]:
+def rows_of(account: Account, instance_id: str) -> dict[tuple[object, ...], object]:
     """Return what the lake has of an instance, by key: files, totals, and rows of its campaigns."""
-    files = {
+    files: dict[tuple[object, ...], object] = {
         (table, str(each.parent)): each.read_bytes()
         for table in ("posts_published", ACCOUNT_DAYS)
         for each in (account.lake / table).rglob(f"instance_id={instance_id}/part-0.parquet")
@@ -154,6 +155,10 @@ def rows_of(account: Account, instance_id: str) -> dict[object, object]:
         if row["campaign_id"] in CAMPAIGNS[instance_id]
     }
     return {**files, **totals, **campaigns}
+
+
+def without(keys: set[tuple[object, ...]], rows: Mapping[tuple[object, ...], object]) -> dict[object, object]:
+    return {key: row for key, row in rows.items() if key not in keys}
 
 
 @pytest.mark.parametrize("case", CHOSEN, ids=str)
@@ -184,7 +189,10 @@ def test_what_a_run_fetches_keeps_and_names(
         assert before[name].keys() <= after[name].keys(), f"lost of {name}: {before[name].keys() - after[name].keys()}"
         if name not in case.to_fetch:
             assert account.asked_of(name) == []
-            assert after[name] == before[name], f"new rows of {name}"
+            # A query that names no instance is also for the campaigns of those that are retired and still listed.
+            is_in_response = name in case.retired & (case.listed or NONE) and not case.configured
+            of_campaigns = {key for key in after[name] if len(key) == 4} if is_in_response else set()
+            assert without(of_campaigns, after[name]) == without(of_campaigns, before[name]), f"new rows of {name}"
         elif name in case.failing:
             assert after[name] == before[name], f"{name} was replaced, in spite of its failure"
             assert name in named(result.stderr)

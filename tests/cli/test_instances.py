@@ -138,8 +138,8 @@ def test_the_only_instance_has_all_windows_and_months(configured: tuple[str, ...
 @pytest.mark.parametrize(
     ("status", "version"),
     [
-        *((403, "auto"), (404, "paged")),
-        *(pytest.param(*each, marks=pytest.mark.faults) for each in ((403, "paged"), (404, "auto"))),
+        *((403, "auto"), (404, "paged"), (500, "auto")),
+        *(pytest.param(*each, marks=pytest.mark.faults) for each in ((403, "paged"), (404, "auto"), (500, "paged"))),
     ],
 )
 def test_commands_do_without_the_list_of_instances_if_they_are_configured(
@@ -164,11 +164,20 @@ def test_commands_do_without_the_list_of_instances_if_they_are_configured(
     account.run("refresh")
 
 
-def test_commands_without_a_list_of_instances_fail_if_none_are_configured(account: Account) -> None:
+@pytest.mark.parametrize("status", [403, 500])
+def test_commands_without_a_list_of_instances_fail_if_none_are_configured(status: int, account: Account) -> None:
     account.configure(tables=(*FETCHED, *LISTS))
-    account.server.refused = {"/v2/instances": 403}
-    assert "403" in account.backfill(exit_code=1).stderr
+    verdicts = account.user.run("probe").stdout.splitlines()[1:]
+    account.server.refused = {"/v2/instances": status}
+    result = account.backfill(exit_code=1)
+    assert f"HTTP {status}" in result.stderr
+    assert "set LATER_INSTANCE_IDS" in result.stderr
     assert account.files(POSTS[0]) == {}
+    mark, message = account.doctor(exit_code=1)["scope"]
+    assert mark == "FAIL"
+    assert f"HTTP {status}" in message
+    # No assumption needs the list.
+    assert account.user.run("probe").stdout.splitlines()[1:] == verdicts
 
 
 @pytest.mark.parametrize("reason", ["listed again", "no longer retired"])
