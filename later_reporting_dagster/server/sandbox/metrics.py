@@ -203,6 +203,7 @@ class PostMetrics:
         posts, rows = self._posts, self._rows
         lifetime, boost_days = posts.lifetime_days[rows], posts.boost_days[rows]
         age = np.clip(day - posts.day[rows], 0, lifetime)
+        age = np.where(age <= self._world.days_to_results[rows], 0, age)
         views = ACCRUED[posts.decay[rows], lifetime, age]
         is_before_withdrawal = (age == posts.withdrawal_age[rows]) & (age > 0)
         withdrawn = posts.withdrawn[:, rows] * is_before_withdrawal

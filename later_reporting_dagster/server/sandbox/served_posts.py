@@ -125,7 +125,7 @@ def are_in_range(world: World, query: MetricsQuery, rows: IntArray) -> NDArray[n
     if query.basis is DateBasis.POST_DATE:
         return (days >= query.start.toordinal()) & (days <= query.end.toordinal())
     since, until = metric_days(world, query)
-    return (days <= until) & (days + lifetimes > since) & (since <= until)
+    return (days + world.days_to_results[rows] <= until) & (days + lifetimes > since) & (since <= until)
 
 
 def metric_days(world: World, query: MetricsQuery) -> tuple[int, int]:

@@ -118,6 +118,9 @@ class World:
     longest_lifetime: int = MAX_LIFETIME_DAYS
     # Share of the posts that the API returns only some days after their publication, and these days.
     late_posts: tuple[float, int] = (0.0, 0)
+    # Networks whose posts come with their first results, at an age in days: these hold what the days before earned
+    # (docs/api.md, "Freshness").
+    late_results: tuple[tuple[Platform, int], ...] = ()
     # Whether all posts of the last campaign of each instance have a cost that is known at once, and organic results.
     has_campaigns_of_known_cost: bool = False
     # Whether the performance of a campaign has its `instanceId` and `campaignName` (docs/api.md, "Campaigns").
@@ -141,7 +144,17 @@ class World:
         """Return which posts the API does not return yet on the day after the last one."""
         share, days = self.late_posts
         is_late = uniform(self.post_keys(np.arange(len(self.posts))), "late") < share
-        return is_late & (self.posts.day + days > self.last_day.toordinal() + 1)
+        is_late &= self.posts.day + days > self.last_day.toordinal() + 1
+        return is_late | (self.posts.day + self.days_to_results > self.last_day.toordinal())
+
+    @cached_property
+    def days_to_results(self) -> IntArray:
+        """Return the age of each post at its first results."""
+        return self._days_to_results_of_types()[self.posts.content_type]
+
+    def _days_to_results_of_types(self) -> IntArray:
+        days = dict(self.late_results)
+        return np.array([days.get(platform, 0) for _, platform, _ in CONTENT_TYPES], dtype=np.int64)
 
     @cached_property
     def posts(self) -> Posts:
@@ -175,6 +188,7 @@ class World:
         # From a Lomax distribution with exponent 1.
         life = uniform(post_key, "life")
         lifetime = np.minimum(1 + floor(self.lifetime_scale * life / (1 - life)), self.longest_lifetime)
+        lifetime = np.maximum(lifetime, 1 + self._days_to_results_of_types()[content_type])
         decay = floor(uniform(post_key, "pace") * len(_DECAYS))
         boost_age, boost_days = _boosts(post_key, lifetime)
         # The share of its total that a post had when it may be boosted, relative to a typical post; 0 on its first day.
