@@ -123,6 +123,8 @@ def platform_of(content_type: str | None) -> Platform | None:
 
 # The networks of posts that are read. No query can be narrowed to those that are no `Platform`.
 NETWORKS = (*(platform.value for platform in Platform), "linkedin", "pinterest", "snapchat", "blog", "twitch")
+# Those whose posts creators report themselves: what they earned is entered once (docs/api.md, "Freshness").
+SELF_REPORTED = ("facebook", "twitter", "youtube", "linkedin", "twitch", "blog")
 # Content types whose first word is not their network; of `image` and `video`, none is stated.
 OTHER_TYPES: Mapping[str, str] = {"musical_ly": "tiktok"}
 

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from importlib.metadata import version
+from itertools import pairwise
 from typing import Any, Literal
 
 from later_reporting_dagster.contract import METRICS, Metric
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.contract.page import ListResult
-from later_reporting_dagster.contract.parameters import network_of
+from later_reporting_dagster.contract.parameters import SELF_REPORTED, network_of
 from later_reporting_dagster.contract.rows import NEGATIVE
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE_TABLE,
@@ -25,6 +26,7 @@ from later_reporting_dagster.lake.tables import (
 )
 from later_reporting_dagster.probe.sample import (
     HOURS_FROM_MIDNIGHT,
+    NEWEST_DAYS,
     Fetched,
     NotTestable,
     Sample,
@@ -41,6 +43,8 @@ SETTLED_DAYS = 60
 # Amounts are rounded to cents, and a few of them are added. Unit costs and rates are rounded to two decimals.
 CENTS, HALF_A_CENT = 0.02, 0.005 + 1e-6
 UNIT_COSTS = (("cpe", "engagements", 1), ("cpm", "impressions", 1000))
+# Networks whose posts may be entered once, by their creators. So many results without one on the day after show it.
+ENTERED, FEW_POSTS = ("facebook", "twitter", "youtube"), 3
 LARGEST_LIMIT = 10**15  # a header may hold any number
 
 Bounds = tuple[float, float]
@@ -457,9 +461,81 @@ def tokens_last_as_documented(sample: Sample) -> Result:
 
 def data_reach_yesterday(sample: Sample) -> Result:
     """Are there results of yesterday?"""
-    if not sample.newest_days or not any(map(has_results, rows_of(sample.newest_days[-1]))):
-        raise NotTestable("the newest three days have no results")
-    return _documented(1 - len(sample.newest_days), 0, "newest day with results, counted from yesterday")
+    for number, page in enumerate(sample.newest_days):
+        if any(map(has_results, rows_of(page))):
+            return _documented(-number, 0, "newest day with results, counted from yesterday")
+    raise NotTestable("the newest days have no results")
+
+
+def first_results_come_by_age_2(sample: Sample) -> Result:
+    """Do the first results of each network come by two days after publication?"""
+    of_days, since = sample.results_of_newest_days(), sample.seen_since()
+    if len(of_days) < NEWEST_DAYS:
+        raise NotTestable("a request for one of the newest days failed")
+    first_day = min(of_days)
+    posts = {key: post for of_day in of_days.values() for key, post in of_day.items() if post.post_date is not None}
+    first_results: dict[str, list[tuple[int, float | None]]] = defaultdict(list)  # age, and share in what there is
+    for key, post in posts.items():
+        network, published = network_of(post.content_type), post.post_date.date()
+        if network is None or network in SELF_REPORTED or published < first_day or post.post_date <= since:
+            continue
+        found = [(day, of_day[key]) for day, of_day in of_days.items() if key in of_day]
+        earned = [_value(row, "impressions") or 0 for _, row in found]
+        share = earned[0] / sum(earned) if sum(earned) > 0 else None
+        first_results[network].append((max(0, (found[0][0] - published).days), share))
+    if not first_results:
+        raise NotTestable("no post of the newest four days has results")
+    ages = {network: min(age for age, _ in found) for network, found in first_results.items()}
+    late = {network for network, age in ages.items() if age > 2}
+    text = "; ".join(
+        f"{network} at age {ages[network]}{_mean_share(share for age, share in found if age == ages[network])}"
+        for network, found in sorted(first_results.items())
+    )
+    if late:
+        text += f"; organic_by_age has no {', '.join(sorted(late))}: the first day holds what those before earned"
+    return Result(not late, f"days: {text}", {"greatest age of a network": max(ages.values()), "at most": 2})
+
+
+def _mean_share(shares: Iterable[float | None]) -> str:
+    """Return in words what share in the impressions of the newest days those of the first day have."""
+    known = [share for share in shares if share is not None]
+    return f" ({100 * sum(known) / len(known):.0f} % of what there is)" if known else ""
+
+
+def self_reported_posts_change(sample: Sample) -> Result:
+    """Do posts of Facebook, YouTube and X change from day to day?"""
+    of_days, since = sample.results_of_newest_days(), sample.seen_since()
+    seen, again = Counter[str](), Counter[str]()
+    for of_day, of_next in pairwise(of_days.values()):
+        for key, post in of_day.items():
+            network = network_of(post.content_type)
+            if network in ENTERED and post.post_date is not None and post.post_date > since:
+                seen[network] += 1
+                again[network] += key in of_next
+    if not again.total() and seen.total() < FEW_POSTS:
+        raise NotTestable("the newest days have too few results of such posts")
+    changing = sorted(+again)
+    text = f"{', '.join(changing)}: organic_by_age leaves these out, although they change"
+    expected = "results, which are entered once: organic_by_age leaves them out"
+    numbers = {"with results on a day": seen.total(), "of these on the day after": again.total()}
+    return Result(bool(changing), text if changing else expected, numbers)
+
+
+def creator_ids_are_of_one_person(sample: Sample) -> Result:
+    """Has a creator id one handle of a network in all instances?"""
+    handles: dict[tuple[int, str], dict[str, str]] = defaultdict(dict)
+    for post in (*sample.to_date, *(post for page in sample.newest_days for post in found_in(page))):
+        network, profile = network_of(post.content_type), post.creator_profile
+        if network is not None and post.creator_id is not None and profile is not None and profile.handle_name:
+            handles[post.creator_id, network][post.instance_id] = profile.handle_name.removeprefix("@").casefold()
+    several = [{*of_instances.values()} for of_instances in handles.values() if len(of_instances) > 1]
+    if not several:
+        raise NotTestable("no creator of the sample has posts of a network in two instances")
+    others = sum(len(found) > 1 for found in several)
+    text = "creators in two instances"
+    if others:
+        text += "; group by instance_id and creator_id, as the tables do: an id alone is several people"
+    return Result(not others, text, {"of several handles": others, "possible": 0})
 
 
 def _documented(found: float, documented: float, text: str) -> Result:
@@ -515,6 +591,9 @@ ASSUMPTIONS: Mapping[Callable[[Sample], Result], tuple[str, ...]] = {
     rate_limit_is_as_documented: (),
     tokens_last_as_documented: (),
     data_reach_yesterday: (),
+    first_results_come_by_age_2: (_AGES,),
+    self_reported_posts_change: (),
+    creator_ids_are_of_one_person: (),
     fields_are_known: (),
     content_types_are_known: (),
 }

@@ -4,9 +4,9 @@ Most queries are about one campaign with at most 100 active posts, so that a pag
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -36,6 +36,8 @@ from later_reporting_dagster.contract.route import (
 MAX_REQUESTS = 35
 # Within so many hours of midnight, another time zone usually has another day.
 HOURS_FROM_MIDNIGHT = 5
+# So that a post is seen up to an age of three days.
+NEWEST_DAYS = 4
 # The oldest 100 posts of a campaign with so many active ones usually cover several months.
 PREFERRED_POSTS = 20
 FROM_END = PageRequest(1, from_end=True)
@@ -126,7 +128,8 @@ class Sample:
     account_of_months: tuple[Fetched, ...] = (_NOTHING,) * 3
     # All campaigns with results on the two days, of a page.
     listed: Fetched = _NOTHING
-    # Posts of all campaigns, with their metrics to date; and those of the newest days.
+    # Posts of all campaigns, with their metrics to date; and those with results on each of the newest days, the newest
+    # day first. A page has the posts that were published last.
     recent: Fetched = _NOTHING
     newest_days: list[Fetched] = field(default_factory=list)
     # Of the recent posts, those of a day and of two instances; and the posts that a query for both has on this day.
@@ -140,6 +143,21 @@ class Sample:
         if not posts:
             raise NotTestable(*(self.recent.args if isinstance(self.recent, NotTestable) else _NOTHING.args))
         return [*posts.values()]
+
+    def results_of_newest_days(self) -> dict[date, dict[Hashable, Any]]:
+        """Return the posts with results on each of the newest days by key, the oldest day first."""
+        days = (self.newest - number * DAY for number in range(len(self.newest_days)))
+        found = {
+            day: {post.key: post for post in rows_of(page) if has_results(post)}
+            for day, page in zip(days, self.newest_days, strict=True)
+        }
+        return dict(reversed(found.items()))
+
+    def seen_since(self) -> datetime:
+        """Return since when all posts with results on the newest days were published that the pages have."""
+        pages = [page for page in self.newest_days if not is_complete(page)]
+        dates = [[post.post_date for post in rows_of(page) if post.post_date is not None] for page in pages]
+        return max((min(of_page) for of_page in dates if of_page), default=datetime.min.replace(tzinfo=UTC))
 
     @property
     def pages_of_posts(self) -> list[ListResult]:
@@ -179,10 +197,10 @@ async def fetch_sample(
         sample.of_two_instances, day = of_two, of_two[0].post_date.date()
         instance_ids = tuple(sorted({post.instance_id for post in of_two}))
         sample.together = await fetch(POSTS_PERFORMANCE, day, day, instance_ids=instance_ids)
-    for day in (newest - days_ago * DAY for days_ago in range(3)):
+    for day in (newest - days_ago * DAY for days_ago in range(NEWEST_DAYS)):
         posts = await fetch(POSTS_PERFORMANCE, day, day, date_basis=DateBasis.PERFORMANCE_DATE, page=FROM_END)
         sample.newest_days.append(posts)
-        if isinstance(posts, NotTestable) or any(map(has_results, posts.items)):
+        if isinstance(posts, NotTestable):
             break
     sample.requests = client.requests
     return sample

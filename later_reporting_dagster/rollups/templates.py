@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.metrics import Channel, Kind
+from later_reporting_dagster.contract.parameters import SELF_REPORTED
 from later_reporting_dagster.lake.database import SQL_TYPES
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_COLUMNS,
@@ -130,7 +131,7 @@ CONSTANTS: dict[str, Any] = {
     "last_age": 28,
     "quartiles": (25, 50, 75),
     # Creators report posts of these networks themselves, and Later does not update them (docs/semantics.md).
-    "self_reported": "'facebook', 'twitter', 'youtube', 'linkedin', 'twitch', 'blog'",
+    "self_reported": ", ".join(f"'{network}'" for network in SELF_REPORTED),
     "previous": PREVIOUS,
     "post_attributes": POST_ATTRIBUTES,
     "known_attributes": dict.fromkeys((*POST_ATTRIBUTES, *CREATOR_LABELS)),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from later_reporting_dagster.probe.sample import MAX_REQUESTS
 from tests.cli.conftest import User, error_line
 from tests.conftest import Service, both_api_versions, metrics_of, parameters, problem
 
@@ -24,7 +25,7 @@ def test_probe_prints_and_writes_the_same_verdicts(user: User, service: Service,
     assert result.exit_code == 0, result.output
     written = json.loads(output.read_text())
     assert written["api_version"] == str(service.api_version)
-    assert written["requests"] == len(service.requests) <= 25
+    assert written["requests"] == len(service.requests) <= MAX_REQUESTS
     for each in written["assumptions"]:
         assert f"{each['verdict']:<13}  {each['question']}" in result.stdout.splitlines()
         assert each["affected_tables"] == []

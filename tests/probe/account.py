@@ -32,13 +32,22 @@ class Asked:
     basis: str
     size: int
     instance_ids: tuple[str, ...] = ()
+    is_of_campaigns: bool = False
 
     @classmethod
     def of(cls, request: Request) -> "Asked":
         values = request.query_params
         first, last = (date.fromisoformat(values[name]) for name in ("startDate", "endDate"))
         size = int(values.get("pageSize") or values.get("limit") or 1)
-        return cls(request.url.path, first, last, values["dateBasis"], size, (*values.getlist("instanceIds"),))
+        return cls(
+            request.url.path,
+            first,
+            last,
+            values["dateBasis"],
+            size,
+            (*values.getlist("instanceIds"),),
+            "campaignIds" in values,
+        )
 
     @property
     def days(self) -> int:

@@ -64,7 +64,11 @@ def test_account_without_data_is_not_testable(nothing: Any, stage: Service, vers
 def test_account_with_one_instance_shows_everything_else(stage: Service, version: ApiVersion) -> None:
     serve(stage, world(700, instances=1, posts_per_day=2), version)
     _, results = run_probe(stage.base_url)
-    assert not_testable(results) == {"instances_add_up", "affiliate_rate_is_a_fraction"}
+    assert not_testable(results) == {
+        "instances_add_up",
+        "affiliate_rate_is_a_fraction",
+        "creator_ids_are_of_one_person",
+    }
     assert broken(results) == set()
 
 

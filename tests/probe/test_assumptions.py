@@ -88,6 +88,39 @@ def links(rate: float) -> Change:
 is_one_day = posts(BY_POST_DATE, days=1)
 
 
+def is_newest_day(asked: Asked) -> bool:
+    return posts(BY_PERFORMANCE, days=1)(asked) and not asked.is_of_campaigns
+
+
+def late_results(asked: Asked, rows: list[Row]) -> list[Row]:
+    """Return the rows without those of TikTok that are younger than three days."""
+
+    def is_late(row: Row) -> bool:
+        return row["contentType"] == "tiktok" and row["postDate"] >= str(asked.first - timedelta(days=2))
+
+    return [row for row in rows if not is_newest_day(asked) or not is_late(row)]
+
+
+def entered_once(asked: Asked, rows: list[Row]) -> list[Row]:
+    """Return the rows without posts of Facebook, YouTube and X, but for one day of each."""
+
+    def is_entered(row: Row) -> bool:
+        is_of_creator = row["contentType"].startswith(("facebook", "youtube", "twitter"))
+        return not is_of_creator or (row["postId"] + asked.first.toordinal()) % 4 == 0
+
+    return [row for row in rows if not is_newest_day(asked) or is_entered(row)]
+
+
+def one_creator(handle: Callable[[str], str]) -> Change:
+    """Return a change to posts of one creator of TikTok, whose handle depends on the instance."""
+
+    def change(row: Row) -> Row:
+        profile = row["creatorProfile"] | {"handleName": handle(row["instanceId"])}
+        return {"creatorId": 7, "creatorProfile": profile} if row["contentType"] == "tiktok" else {}
+
+    return change_if(posts(), change)
+
+
 def in_new_york(asked: Asked, rows: list[Row]) -> list[Row]:
     """Return the posts of a day that were published on it in New York, in winter."""
 
@@ -152,7 +185,7 @@ BREAKS = [
             if not posts(BY_PERFORMANCE)(asked) or asked.days > 2 or row["postDate"] >= str(asked.first)
         ],
         also=("campaign_is_the_sum_of_its_posts", "content_cost_of_a_range_is_whole", "pages_have_all_rows"),
-        not_testable=("days_of_posts_add_up",),
+        not_testable=("days_of_posts_add_up", "self_reported_posts_change"),
     ),
     Break(
         "days_of_posts_add_up",
@@ -323,6 +356,19 @@ BREAKS = [
         lambda asked, rows: [] if asked.first == LAST_DAY else rows,
     ),
     Break(
+        "first_results_come_by_age_2",
+        lambda *_: {"greatest age of a network": 3, "at most": 2},
+        late_results,
+        text="tiktok at age 3 (100 % of what there is)",
+    ),
+    Break("self_reported_posts_change", lambda *_: {"of these on the day after": 0}, entered_once, text="entered once"),
+    Break(
+        "creator_ids_are_of_one_person",
+        lambda *_: {"of several handles": 1, "possible": 0},
+        one_creator(lambda instance_id: f"of_{instance_id}"),
+        text="group by instance_id and creator_id",
+    ),
+    Break(
         "fields_are_known",
         lambda *_: {"unknown": 2, "expected": 0},
         change_if(posts(), lambda row: {"boosted": True, "labels": []}),
@@ -344,7 +390,7 @@ def of_midnight_in_new_york(sample: Sample) -> list[Any]:
 def test_all_assumptions_hold_on_the_sandbox(account: Account, stage: Service) -> None:
     sample, results = run_probe(stage.base_url)
     assert {result.verdict for result in results.values()} == {"holds"}
-    assert len(results) == 29
+    assert len(results) == 32
     assert len(account.requests) == sample.requests <= MAX_REQUESTS
     assert all(len(set(result.numbers.values())) in (1, 2) for result in results.values())
 
@@ -394,6 +440,24 @@ def test_values_that_do_not_come_are_not_testable(account: Account, stage: Servi
         "account_cost_heeds_the_date_basis",
         "campaigns_cost_is_of_the_range",
         "posts_have_one_id",
+    }
+    assert broken(results) == set()
+
+
+def test_creator_in_two_instances_with_one_handle_is_one_person(account: Account, stage: Service) -> None:
+    account.change = one_creator(lambda instance_id: "@Ann" if instance_id.endswith("0") else "ann")
+    _, results = run_probe(stage.base_url)
+    result = results["creator_ids_are_of_one_person"]
+    assert (result.verdict, result.numbers) == ("holds", {"of several handles": 0, "possible": 0})
+
+
+def test_newest_days_without_results_are_not_testable(account: Account, stage: Service) -> None:
+    account.change = lambda asked, rows: [] if is_newest_day(asked) else rows
+    _, results = run_probe(stage.base_url)
+    assert {name for name, result in results.items() if result.verdict == "not testable"} >= {
+        "data_reach_yesterday",
+        "first_results_come_by_age_2",
+        "self_reported_posts_change",
     }
     assert broken(results) == set()
 
