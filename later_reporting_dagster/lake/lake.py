@@ -59,7 +59,7 @@ _Parsed = TypeVar("_Parsed")
 _LEFT_OVER = ("_compacted", "_late_posts")
 # How often a file is read and written, because another writer has replaced it in between.
 MAX_ATTEMPTS = 5
-# Above this number of days, one listing of the whole table is faster than one listing of each day.
+# Above this number of days on a disk, one listing of the whole table is faster than one listing of each day.
 _MAX_DAY_LISTINGS = 32
 
 
@@ -363,10 +363,15 @@ class Lake:
         """
         retired = frozenset() if with_retired else self.retired.ids()
         wanted = None if days is None else set(days)
+        is_remote, listed = self.storage.is_remote, wanted
+        if listed is None and is_remote:
+            # A listing comes in pages, one after the other: at 80 ms, those of 200 instances × 3 years take 17 s. Those
+            # of the months of a table are listed at once.
+            found_days = map(parse_directory, self.storage.directories(table_name))
+            listed = {partition.day for partition in found_days if partition is not None}
         listings = [[table_name]]
-        if wanted is not None and len(wanted) <= _MAX_DAY_LISTINGS:
-            # On an object store, it takes one request for each month.
-            months = groupby(sorted(wanted), key=lambda day: day.replace(day=1))
+        if listed is not None and (is_remote or len(listed) <= _MAX_DAY_LISTINGS):
+            months = groupby(sorted(listed), key=lambda day: day.replace(day=1))
             listings = [[day_directory(table_name, day) for day in of_month] for _, of_month in months]
         declared = RAW_TABLES.get(table_name)
         found: list[tuple[tuple[date, str], Partition, FileVersion]] = []

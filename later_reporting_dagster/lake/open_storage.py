@@ -111,9 +111,9 @@ class _LocalStorage(Storage):
     def location(self, path: str) -> str:
         return str(self._root / path)
 
-    def directories(self) -> list[str]:
-        with self._translated_errors("list", ""), suppress(FileNotFoundError):
-            return sorted(entry.name for entry in os.scandir(self._root) if entry.is_dir())
+    def directories(self, directory: str = "") -> list[str]:
+        with self._translated_errors("list", directory), suppress(FileNotFoundError):
+            return sorted(entry.name for entry in os.scandir(self._root / directory) if entry.is_dir())
         return []
 
     def named_files(self, directories: Sequence[str], name: str) -> dict[str, FileVersion]:
@@ -283,10 +283,10 @@ class _ObjectStorage(Storage):
     def location(self, path: str) -> str:
         return f"{self._location}/{path}"
 
-    def directories(self) -> list[str]:
-        with self._translated_errors("list", ""), suppress(FileNotFoundError):
+    def directories(self, directory: str = "") -> list[str]:
+        with self._translated_errors("list", directory), suppress(FileNotFoundError):
             self._filesystem.invalidate_cache()
-            listed = self._filesystem.ls(self._path, detail=True)
+            listed = self._filesystem.ls(self._full_path(directory).rstrip("/"), detail=True)
             return sorted(each["name"].rstrip("/").rpartition("/")[2] for each in listed if each["type"] == "directory")
         return []
 

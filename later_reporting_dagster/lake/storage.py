@@ -160,8 +160,8 @@ class Storage(ABC):
         """Return the location of a file for messages: a path on a local disk, else a URL, without credentials."""
 
     @abstractmethod
-    def directories(self) -> list[str]:
-        """List the names of the directories at the root, sorted."""
+    def directories(self, directory: str = "") -> list[str]:
+        """List the names of the directories in a directory, or at the root, sorted."""
 
     @abstractmethod
     def named_files(self, directories: Sequence[str], name: str) -> dict[str, FileVersion]:

@@ -141,6 +141,20 @@ def test_a_new_or_changed_file_takes_two_requests_and_an_unchanged_one_takes_one
     assert unchanged["DELETE"] == 0
 
 
+def test_all_files_of_a_table_are_listed_by_month(store: ObjectStore, lake: Lake) -> None:
+    days = [date(2024, month, day) for month in (1, 2, 4) for day in (1, 15)]
+    partitions = [Partition(day, name) for day in days for name in INSTANCES]
+    lake.write_all("posts_published", dict.fromkeys(partitions, POSTS_SCHEMA.empty_table()))
+    lake.write_file("posts_published/date=2024-03-99", "part-0.parquet", b"of no day")
+    store.proxy.take()
+    assert lake.partitions("posts_published") == partitions
+    # The folders of days, which adlfs lists twice, and each month.
+    assert store.proxy.take() in ({"LIST": 1 + 3}, {"LIST": 2 + 3})
+    assert lake.partitions("posts_published", days=days[:3]) == partitions[:6]
+    assert store.proxy.take() == {"LIST": 2}
+    assert lake.partitions("post_metrics_daily") == []
+
+
 def test_rollups_query_and_report_equal_those_of_a_local_lake(filled: Lake, of_local_lake: list[Any]) -> None:
     for result, expected in zip(all_results(filled), of_local_lake, strict=True):
         assert result == expected
