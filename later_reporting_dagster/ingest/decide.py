@@ -16,14 +16,15 @@ from later_reporting_dagster.lake import LakeUnavailable
 from later_reporting_dagster.lake.parquet_file import content_hash_of, with_columns
 from later_reporting_dagster.lake.tables import POST_KEY, RawTable
 
-# Small slices easily lose a large share of their rows or metric values. The minimum applies to rows and to metric
-# values separately.
+# Small slices easily lose a large share of their rows or metric values: below the minimum, which applies to rows and to
+# metric values separately, a second response is enough for lost rows, and lost values are none.
 MIN_ROWS_TO_JUDGE = 20
 ALLOW_ROW_LOSS = "`later-reporting backfill --allow-row-loss`, or with allow_row_loss: true in the run config"
 # Why it is not sure that stored rows are gone.
 NOTHING_LEFT = "no stored row would be left of what this run fetches of it"
 NOT_LISTED = "the API does not list the instance"
 NOT_SURE = "a second response does not say that there are none"
+NOT_CONFIRMED = "no second response says the same"
 NO_CAMPAIGNS = "no day or period of this run has campaigns of it"
 
 
@@ -223,6 +224,12 @@ def _objection(diff: RowDiff, received: Received, policy: Policy, *, is_silent: 
     is_empty = is_silent if table.one_instance_per_query and diff.rows_after else diff.removed and not diff.rows_after
     if is_empty and not policy.is_confirmed:
         return would_empty(NOT_SURE)
+    if diff.rows_before > 1 and _loses_too_many(limits, diff) and not policy.is_confirmed:
+        return AskAgain(
+            Reason.ROW_LOSS,
+            f"{_rows_left(diff, table.rows)}: nothing was replaced, because {NOT_CONFIRMED}. If the others were really"
+            f" deleted, accept it with {ALLOW_ROW_LOSS}",
+        )
     if diff.removed and received.unplaced:
         return AskAgain(
             Reason.UNPLACED,
@@ -255,10 +262,10 @@ def too_much_lost(limits: WriteLimits, diff: RowDiff, *, bad_rows: int = 0, enti
     Rows and metric values are judged if at least `MIN_ROWS_TO_JUDGE` of them are stored.
     """
     before, after = diff.rows_before, diff.rows_after
-    if before >= MIN_ROWS_TO_JUDGE and diff.removed * 100 > before * limits.max_row_loss_percent:
+    if before >= MIN_ROWS_TO_JUDGE and _loses_too_many(limits, diff):
         and_bad = f" and {bad_rows} bad rows" * bool(bad_rows)
         reason = Reason.ROW_LOSS
-        problem = f"{before} {entity} are stored, and the response has {before - diff.removed} of them{and_bad}"
+        problem = f"{_rows_left(diff, entity)}{and_bad}"
     elif after and diff.values_before >= MIN_ROWS_TO_JUDGE and not diff.values_after:
         reason = Reason.VALUES
         problem = (
@@ -272,6 +279,15 @@ def too_much_lost(limits: WriteLimits, diff: RowDiff, *, bad_rows: int = 0, enti
         f"{problem}: nothing was replaced. Materialize the partition again, because the response may have been"
         f" wrong. If the next response is the same and is right, accept it with {ALLOW_ROW_LOSS}",
     )
+
+
+def _loses_too_many(limits: WriteLimits, diff: RowDiff) -> bool:
+    return diff.removed * 100 > diff.rows_before * limits.max_row_loss_percent
+
+
+def _rows_left(diff: RowDiff, entity: str) -> str:
+    before = diff.rows_before
+    return f"{before} {entity} are stored, and the response has {before - diff.removed} of them"
 
 
 def too_many_bad_rows(limits: WriteLimits, bad_rows: int, *, total: int, subject: str) -> Reject | None:

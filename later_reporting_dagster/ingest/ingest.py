@@ -58,6 +58,9 @@ from later_reporting_dagster.lake.tables import RawTable
 PAGED_WORKERS = 3
 # Queries whose results are written at the same time; the other workers wait before they write.
 CONCURRENT_WRITES = 3
+# A fault of the API that takes rows from many small slices must not make a request for each.
+MAX_CONFIRMATIONS = 50
+NOT_ASKED_AGAIN = f"It was not asked for again, as {MAX_CONFIRMATIONS} others of this run were: fetch it once more"
 # A range with more than half as many posts again is fetched in parts of so many: the first days are written while the
 # next are fetched, and memory does not grow with the range. The cost in the paged version: page 1, which returned the
 # total, is fetched in vain, and the last page of each part is only partly filled.
@@ -180,6 +183,7 @@ class _IngestRun:
         instances: those of this step.
         unconfirmed: what has no result yet, because stored rows may not be gone, although the response lacks them.
         silent: of these, the instances of which a response has no campaign, with the query as it was asked.
+        confirmations: how many slices have been asked for again.
         queue: the queries to fetch, each with its only slice, or None. Last in, first out: the parts of a query are
             fetched before the next query, which can then leave out what has failed.
     """
@@ -194,6 +198,7 @@ class _IngestRun:
     unconfirmed: dict[Slice, AskAgain] = field(default_factory=dict)
     silent: dict[Slice, tuple[frozenset[str], PerformanceQuery, ListResult]] = field(default_factory=dict)
     queue: asyncio.LifoQueue[tuple[PerformanceQuery, Slice | None]] = field(default_factory=asyncio.LifoQueue)
+    confirmations: int = 0
     metrics: MetricNegotiation = field(init=False)
     kept: KeptCampaigns = field(init=False)
     _write_slots: asyncio.Semaphore = field(default_factory=partial(asyncio.Semaphore, CONCURRENT_WRITES))
@@ -219,7 +224,8 @@ class _IngestRun:
                 await self.queue.join()
                 tasks.cancel_scope.cancel()
             unconfirmed, self.unconfirmed = self.unconfirmed, {}
-            for each, doubt in unconfirmed.items():
+            # What is emptied comes last: stored rows that are left in others count for it.
+            for each, doubt in sorted(unconfirmed.items(), key=lambda item: item[1].reason is Reason.WOULD_EMPTY):
                 await self._confirm_deletion(each, doubt)
 
     async def _try_route(self) -> None:
@@ -344,44 +350,60 @@ class _IngestRun:
         return not unlisted
 
     async def _confirm_deletion(self, of: Slice, doubt: AskAgain) -> None:
-        """Ask again for an unconfirmed deletion, and replace its rows if they are surely gone; else it fails.
+        """Ask again for an unconfirmed deletion, and replace its rows if they are surely gone; else it fails."""
+        error = await self._ask_again(of, doubt)
+        if isinstance(error, AskAgain):
+            error = Reject(error.reason, error.text)
+            if self.breaker.is_of_accounts and subject_of(of) not in self.writer.keeping:
+                self.breaker.silent |= dict.fromkeys(self._listed_names(self._query_of(of)), error)
+        if error is not None:
+            await self.writer.fail([of], error)
+
+    async def _ask_again(self, of: Slice, doubt: AskAgain) -> SliceError | AskAgain | None:
+        """Ask again for what is in doubt, and write it; return why its stored rows stay, or None.
 
         Rows are replaced by none only of instances in a list that was fetched in this run, and if stored rows of what
         the run fetches of these are left.
         """
-        query = self.queries_of.get(of) or PerformanceQuery(
+        query = self._query_of(of)
+        names = self._listed_names(query)
+        is_emptied = doubt.reason is Reason.WOULD_EMPTY
+        is_left = subject_of(of) in self.writer.keeping
+        if self.breaker.stopped_by is not None:
+            return self.breaker.stopped_by
+        if is_emptied and not (is_left or of in self.silent):
+            return would_empty(NOTHING_LEFT)
+        if self.confirmations == MAX_CONFIRMATIONS:
+            return replace(doubt, text=f"{doubt.text}. {NOT_ASKED_AGAIN}")
+        self.confirmations += 1
+        if of in self.silent:
+            return await self._confirm_silent(of)
+        # Without any, the query would ask for all instances.
+        is_any_left = names == query.instance_ids or (bool(names) and not self.breaker.is_of_accounts)
+        try:
+            if not is_any_left or await self.client.accessible(names) != names:
+                return would_empty(NOT_LISTED) if is_emptied else doubt
+            asked, result = await self._attempt(replace(query, instance_ids=names))
+            absent = await self.kept.absent_from([of], asked, result)
+            is_sure = bool(result.total_items) or (is_left and result.is_surely_empty)
+            unconfirmed = await self.writer.write(
+                asked, result, [of], kept=absent.kept, is_confirmed=is_sure, doubt=absent.doubt
+            )
+        except (LaterError, LakeUnavailable) as failure:
+            return failure
+        return unconfirmed.get(of)
+
+    def _query_of(self, of: Slice) -> PerformanceQuery:
+        return self.queries_of.get(of) or PerformanceQuery(
             start_date=of.day,
             end_date=of.day,
             instance_ids=(of.instance_id or "",),  # without a query of its own, it is the file of an instance
             date_basis=self.writer.files.table.date_basis,
             metrics=self.writer.metrics,
         )
-        names = tuple(name for name in query.instance_ids if name not in self.breaker.unlisted)
-        is_left = subject_of(of) in self.writer.keeping
-        error: SliceError | AskAgain | None = self.breaker.stopped_by or would_empty(NOTHING_LEFT)
-        if of in self.silent:
-            error = self.breaker.stopped_by or await self._confirm_silent(of)
-        elif self.breaker.stopped_by is None and (is_left or doubt.reason is not Reason.WOULD_EMPTY):
-            try:
-                error = would_empty(NOT_LISTED)
-                # Without any, the query would ask for all instances.
-                is_any_left = names == query.instance_ids or (bool(names) and not self.breaker.is_of_accounts)
-                if is_any_left and await self.client.accessible(names) == names:
-                    asked, result = await self._attempt(replace(query, instance_ids=names))
-                    absent = await self.kept.absent_from([of], asked, result)
-                    is_sure = bool(result.total_items) or (is_left and result.is_surely_empty)
-                    unconfirmed = await self.writer.write(
-                        asked, result, [of], kept=absent.kept, is_confirmed=is_sure, doubt=absent.doubt
-                    )
-                    error = unconfirmed.get(of)
-            except (LaterError, LakeUnavailable) as failure:
-                error = failure
-        if isinstance(error, AskAgain):
-            error = Reject(error.reason, error.text)
-            if self.breaker.is_of_accounts and not is_left:
-                self.breaker.silent |= dict.fromkeys(names, error)
-        if error is not None:
-            await self.writer.fail([of], error)
+
+    def _listed_names(self, query: PerformanceQuery) -> tuple[str, ...]:
+        return tuple(name for name in query.instance_ids if name not in self.breaker.unlisted)
 
     async def _confirm_silent(self, of: Slice) -> SliceError | AskAgain | None:
         """Remove the campaigns of instances of which a response had none, if it is sure; else return why they stay.

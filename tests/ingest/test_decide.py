@@ -125,7 +125,11 @@ CASES: Sequence[tuple[str, Stored, Got, Any]] = [
     ("all of many rows are gone", stored(up_to(40)), Got(up_to(0)), Reason.ROW_LOSS),
     ("all of few rows are gone", stored(up_to(19)), Got(up_to(0)), AskAgain(Reason.WOULD_EMPTY, "")),
     ("the same, confirmed", stored(up_to(19)), Got(up_to(0), confirmed=True), Write),
-    ("most of few rows are gone", stored(up_to(19)), Got(up_to(1)), Write),
+    ("most of few rows are gone", stored(up_to(19)), Got(up_to(1)), AskAgain(Reason.ROW_LOSS, "")),
+    ("the same, confirmed", stored(up_to(19)), Got(up_to(1), confirmed=True), Write),
+    ("new rows make up for none", stored(up_to(3)), Got(posts(2, 5, 6, 7)), AskAgain(Reason.ROW_LOSS, "")),
+    ("half of few rows are gone", stored(up_to(2)), Got(up_to(1)), Write),
+    ("a row is replaced", stored(up_to(1)), Got(posts(5)), Write),
     ("the missing row may be a bad one", stored(up_to(5)), Got(up_to(4), unplaced=1), AskAgain(Reason.UNPLACED, "")),
     ("the same, confirmed", stored(up_to(5)), Got(up_to(4), unplaced=1, confirmed=True), AskAgain(Reason.UNPLACED, "")),
     ("no row is missing", stored(up_to(5)), Got(up_to(6), unplaced=3), Write),
@@ -146,6 +150,7 @@ CASES: Sequence[tuple[str, Stored, Got, Any]] = [
     ("zeros after nulls", stored(NULLS), Got(ZEROS, **OF_ACCOUNT), Write),
     ("results after zeros", stored(ZEROS), Got(EARNED, **OF_ACCOUNT), Write),
     ("any loss is accepted: of results", stored(EARNED), Got(NULLS, limits=ANY_LOSS, **OF_ACCOUNT), Write),
+    ("any loss is accepted: of most of few rows", stored(up_to(19)), Got(up_to(1), limits=ANY_LOSS), Write),
     ("any loss is accepted: of all rows", stored(up_to(40)), Got(up_to(0), limits=ANY_LOSS), Write),
     ("of rows that may be bad ones", stored(up_to(5)), Got(up_to(4), unplaced=1, limits=ANY_LOSS), Write),
     ("of all values", stored(up_to(20, cpm=1.0)), Got(up_to(20), limits=ANY_LOSS), Write),
@@ -180,7 +185,7 @@ def test_decide(before: Stored, got: Got, expected: Any) -> None:
 
 
 def test_what_is_written_has_the_kept_rows_and_their_hash() -> None:
-    decision = decision_of(stored(EQUAL), Got(posts(0, 1, 6, impressions=9), kept=keys(1, 4)))
+    decision = decision_of(stored(EQUAL), Got(posts(0, 1, 6, impressions=9), kept=keys(1, 4), confirmed=True))
     assert isinstance(decision, Write)
     assert decision.rows["post_id"].to_pylist() == [0, 1, 4, 6]
     assert decision.rows["impressions"].to_pylist() == [9, 9, 3, 9]

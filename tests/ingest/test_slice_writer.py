@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from later_reporting_dagster.client import QueryRejected
 from later_reporting_dagster.ingest.decide import Reason, WriteLimits
+from later_reporting_dagster.ingest.ingest import MAX_CONFIRMATIONS
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.server.sandbox import World, create_app
@@ -212,10 +213,12 @@ EMPTIED = PAIRS[2]
 NO_TOTAL: dict[str, Any] = {"data": None, "pagination": None}
 
 
-def few_posts(*without: Partition, second: dict[str, Any] | None = None) -> Callable[[Request], Response | None]:
+def few_posts(
+    *without: Partition, left: int = 0, second: dict[str, Any] | None = None
+) -> Callable[[Request], Response | None]:
     """Return a response override with three posts of each instance on each day, but for some.
 
-    `second`: the response to a query for one of these alone.
+    `left`: how many posts these have. `second`: the response to a query for one of these alone.
     """
 
     def respond(request: Request) -> Response | None:
@@ -226,7 +229,7 @@ def few_posts(*without: Partition, second: dict[str, Any] | None = None) -> Call
         rows = [
             {"instanceId": name, "campaignId": 1, "postId": number, "postDate": f"{day}T08:00:00Z", "engagements": 5}
             for name in names
-            for number in range(3 * (Partition(day, name) not in without))
+            for number in range(left if Partition(day, name) in without else 3)
         ]
         if second is not None and not rows and len(names) == 1:
             return JSONResponse(second)
@@ -246,6 +249,41 @@ def test_stored_rows_are_replaced_by_none_if_a_second_response_agrees(service: S
     sure = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path)
     assert (sure.failed, sure.written[EMPTIED].file.rows) == ({}, 0)
     assert service.data_requests - requests == 2 + 1
+
+
+def test_most_of_few_rows_are_removed_if_a_second_response_agrees(service: Service, tmp_path: Path) -> None:
+    service.override = few_posts()
+    run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path)
+    few = few_posts(EMPTIED, left=1)
+    alone = [{"instanceIds": [EMPTIED.instance_id], "startDate": [str(EMPTIED.day)]}]
+
+    def fault(request: Request) -> Response | None:
+        """Lack posts, but not in a query for the instance alone."""
+        requested = parameters(request)
+        return few_posts()(request) if any(each.items() <= requested.items() for each in alone) else few(request)
+
+    service.override = fault
+    mended = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path)
+    assert (mended.failed, mended.written[EMPTIED].file.rows) == ({}, 3)
+    service.override, requests = few, service.data_requests
+    sure = run_ingest(PAIRS, table=DAILY, service=service, root=tmp_path)
+    assert (sure.failed, sure.written[EMPTIED].file.rows) == ({}, 1)
+    assert service.data_requests - requests == 2 + 1
+
+
+def test_a_fault_that_takes_rows_from_many_small_files_costs_few_requests(service: Service, tmp_path: Path) -> None:
+    days = [DAYS[0] + timedelta(days=number) for number in range(30)]
+    pairs = [Partition(day, name) for day in days for name in INSTANCE_IDS[:2]]
+    service.override, before = few_posts(), service.data_requests
+    run_ingest(pairs, table=DAILY, service=service, root=tmp_path)
+    usual = service.data_requests - before
+    service.override, before = few_posts(*pairs, left=1), service.data_requests
+    result = run_ingest(pairs, table=DAILY, service=service, root=tmp_path)
+    assert service.data_requests - before == usual + MAX_CONFIRMATIONS
+    assert (len(result.written), len(result.failed)) == (MAX_CONFIRMATIONS, len(pairs) - MAX_CONFIRMATIONS)
+    for failure in result.failed.values():
+        assert "3 posts are stored, and the response has 1 of them" in str(failure)
+        assert "fetch it once more" in str(failure)
 
 
 @pytest.mark.parametrize("reason", ["all rows of the instance", "not listed"])

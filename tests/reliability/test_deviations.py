@@ -94,7 +94,7 @@ def test_failing_day_or_instance_costs_its_own_files(
     concerns, fails = (asks_for_day, is_bad_day) if of_what == "day" else (asks_for_instance, is_bad_instance)
     deviation = Deviation(change=when(concerns, FAILURES[failure]), fails=fails)
     trial = Trial(deviation, PlainPosts.at(0), version, table_name, lake, before)
-    trial.fetch(timeout_seconds=1.0 if failure == "time-out" else 10.0)
+    trial.fetch(timeout_seconds=2.0 if failure == "time-out" else 60.0)
     assert not (problems := trial.problems()), problems
 
 
