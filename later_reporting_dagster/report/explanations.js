@@ -38,7 +38,9 @@ const ABOUT = {
     " campaigns in each. A month that is not whole has no change.",
   networks:
     "Rates: engagements per 100 impressions, of posts that report both. CPM and cost per engagement: of posts that" +
-    " have both parts. Networks count impressions differently, so no network is compared with another.",
+    " have both parts. Networks count impressions differently, so no network is compared with another. Ads: of posts whose" +
+    " spend is known. Spend comes from Meta’s ad accounts alone, as far as known, so paid posts of TikTok and YouTube" +
+    " without it are normal: there, ads are the least that was spent.",
 };
 
 const READING = [
