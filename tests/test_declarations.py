@@ -74,7 +74,7 @@ def test_every_table_has_checks_that_the_documentation_explains() -> None:
             checks.setdefault(table, set()).update(check.name for check in of_table)
     assert {*ASSET_NAMES} - {REPORT, "coverage"} - checks.keys() == set()
     assert {name for name in FETCHED if "quarantine_is_empty" not in checks[name]} == set()
-    assert unnamed(set().union(*checks.values()), section("operations.md", "When a check fails")) == set()
+    assert unnamed(set().union(*checks.values()), section("daily.md", "A red check")) == set()
 
 
 @in_both_versions

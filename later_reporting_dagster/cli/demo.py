@@ -20,7 +20,7 @@ from later_reporting_dagster.rollups.rollup_tables import BY_PLATFORM
 from later_reporting_dagster.server.sandbox import BANNER
 
 MAIN_MODULE = "later_reporting_dagster.cli.main"
-# Copied to the demo's DAGSTER_HOME. docs/deploying.md recommends the same file for a laptop.
+# Copied to the demo's DAGSTER_HOME. docs/deploy.md recommends the same file for a laptop.
 DAGSTER_YAML = Path(__file__).with_name("dagster.yaml")
 
 

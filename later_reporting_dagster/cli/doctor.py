@@ -84,6 +84,11 @@ async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now
     """
     later = project.later
     results = [_evaluate("settings", lambda: _check_settings(project.settings, now())), *_check_variables(project)]
+    # An own project has a start date in its definitions.
+    default = ComponentBase.model_fields["start_date"].default
+    if not os.environ.get("LATER_START_DATE") and project.settings.start_date == default:
+        problem = f"set LATER_START_DATE: without it, the lake begins on {project.settings.start_date}"
+        results.append(CheckResult("start date", problem, "WARN"))
     listed, of_api = await _check_api(later, now)
     results += [*of_api, _evaluate("lake", lambda: _check_lake(later))]
     if results[-1].mark == "ok":

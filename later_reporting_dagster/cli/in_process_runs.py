@@ -85,8 +85,9 @@ def dagster_instance() -> dg.DagsterInstance:
     try:
         return dg.DagsterInstance.get()
     except Exception as error:
+        advice = ". Install it: pip install dagster-postgres" if "dagster_postgres" in str(error) else ""
         raise click.ClickException(
-            f"Cannot open the Dagster instance in DAGSTER_HOME={home}: {one_line(str(error))}"
+            f"Cannot open the Dagster instance in DAGSTER_HOME={home}: {one_line(str(error))}{advice}"
         ) from error
 
 

@@ -15,6 +15,7 @@ import click
 
 from later_reporting_dagster.cli.options import (
     Commands,
+    SqlCommand,
     check_all,
     current_project,
     prefix_errors_with,
@@ -292,6 +293,36 @@ def refresh() -> None:
 
 
 @main.command()
+@click.option("--output", metavar="FILE", help="Copy the page to this file.")
+@click.option(
+    "--link-days", type=click.IntRange(1, 7), help="Print a link that works for so many days, without a login."
+)
+def page(*, output: str | None, link_days: int | None) -> None:
+    """Share the page with the results: copy it from the lake, or print a link to it.
+
+    A link needs a lake in an object store, and credentials that are valid as long.
+    Without an option, prints where the page is.
+    """
+    from later_reporting_dagster.report.report_data import REPORT_PATH
+
+    project = current_project()
+    storage = project.later.lake().storage
+    html = storage.read(REPORT_PATH)
+    if html is None:
+        raise click.ClickException(
+            f"{project.report_location()} does not exist: `{_command_line('refresh')}` writes it"
+        )
+    if output is not None:
+        with prefix_errors_with(f"--output {output}"):
+            Path(output).write_bytes(html)
+    if link_days is not None:
+        with prefix_errors_with("--link-days"):
+            click.echo(storage.signed_link(REPORT_PATH, seconds=link_days * 86_400))
+    if output is None and link_days is None:
+        click.echo(project.report_location())
+
+
+@main.command()
 def redact() -> None:
     """Remove personal data of creators from the lake.
 
@@ -327,7 +358,7 @@ def redact() -> None:
             lake.storage.remove(file.path)
     click.echo(
         "Not reached: records of earlier runs, a running `later-reporting serve`, backups, and copies elsewhere:"
-        ' see docs/operations.md, "Personal data".'
+        " see docs/privacy.md."
     )
     if damaged:
         raise click.ClickException(f"{damaged} files cannot be read: see above, and run this again")
@@ -366,7 +397,7 @@ def _origin(row: "QuarantinedRow") -> str:
     return f"day or instance unknown, from the query of {days}"
 
 
-@main.command()
+@main.command(cls=SqlCommand)
 @click.argument("sql")
 @click.option(
     "--format", "format_", default="table", type=click.Choice(["table", "csv", "json", "jsonl", "parquet"]),
@@ -443,12 +474,13 @@ def dbt_sources() -> None:
 
 
 @main.command()
+@click.option("--strict", is_flag=True, help="Also exit with 1 if a check warns, as of an older day that is missing.")
 @_json_option
-def doctor(*, format_: str) -> None:
+def doctor(*, strict: bool, format_: str) -> None:
     """Check the setup and print a fix for each problem.
 
     Checks settings, variables, token, scope and lake, and says of each table what it
-    lacks, with a few requests. Exits with 1 if a check failed.
+    lacks, with a few requests. Exits with 1 if a check failed, so that no run would work.
     """
     from later_reporting_dagster.cli.doctor import CheckResult, check_setup, result_lines
 
@@ -462,7 +494,7 @@ def doctor(*, format_: str) -> None:
         _print_json(results)
     else:
         click.echo("\n".join(result_lines(results)))
-    if any(result.mark == "FAIL" for result in results):
+    if any(result.mark == "FAIL" or (strict and result.mark == "WARN") for result in results):
         raise SystemExit(1)
 
 
@@ -486,7 +518,7 @@ def probe(*, output: str | None) -> None:
         with prefix_errors_with(f"--output {output}"):
             Path(output).write_text(json.dumps(to_json(sample, results), indent=2) + "\n")
     if affected := sorted({name for result in results for name in result.affected_tables}):
-        raise click.ClickException(f"these tables have wrong numbers: {', '.join(affected)}. See docs/differences.md")
+        raise click.ClickException(f"these tables have wrong numbers: {', '.join(affected)}. See docs/questions.md")
 
 
 @main.command()

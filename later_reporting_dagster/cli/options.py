@@ -97,6 +97,14 @@ class Commands(click.Group):
             raise
 
 
+class SqlCommand(click.Command):
+    """A command whose argument is SQL, which may begin with a comment."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments: `-- ` is no option."""
+        return super().parse_args(ctx, [f"\n{each}" if each.startswith("-- ") else each for each in args])
+
+
 def check_all(*checks: Callable[[], Any]) -> list[Any]:
     """Return the result of each, or raise one error for all that raise one, so that all that is not set is named."""
     results: list[Any] = []

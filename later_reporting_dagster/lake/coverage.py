@@ -51,7 +51,9 @@ COVERAGE_COLUMNS = (
     Column("content_hash", "string", True, "Hash of the rows that the file has, or should have; null if unknown"),
     Column("file_version", "string", True, "Size of the file, and its modification time or ETag; null without it"),
     Column("is_stale", "bool", True, "Whether it is fetched again for stale posts; null for others, and restated days"),
-    Column("stale_posts", "list<item: int64>", True, "Posts that it lacks, with later results; null for others"),
+    Column(
+        "stale_posts", "list<item: int64>", True, "Posts that it lacks, with later results; empty or null without any"
+    ),
     Column("stale_since", INSTANT, True, "When these results were requested; null without stale posts"),
     Column("withdrawn_posts", "list<item: int64>", True, "Posts with results that its newest response lacks"),
     Column("failed_at", INSTANT, True, "When its last fetch failed; null if that succeeded"),

@@ -36,11 +36,12 @@ from later_reporting_dagster.lake.storage import (
 
 _logger = logging.getLogger(__name__)
 
-# The schemes of object stores, and the extra of this package that installs the fsspec filesystem of each.
-_EXTRAS = {"s3": "s3", "s3a": "s3", "abfs": "azure", "abfss": "azure", "az": "azure", "gs": "gcs", "gcs": "gcs"}
+# The schemes of object stores, the store of each, and the package with the fsspec filesystem of a store.
+_STORES = {"s3": "s3", "s3a": "s3", "abfs": "azure", "abfss": "azure", "az": "azure", "gs": "gcs", "gcs": "gcs"}
+_PACKAGES = {"s3": "s3fs", "azure": "adlfs", "gcs": "gcsfs"}
 # The fsspec filesystems of object stores list by prefix, and put objects atomically: an object appears under its name
 # when the upload is complete.
-_PROTOCOLS = {"file", "memory", *_EXTRAS}
+_PROTOCOLS = {"file", "memory", *_STORES}
 # Writing takes seconds. An older staged file was left by a writer that died.
 STALE_AFTER_SECONDS = 3600
 
@@ -54,8 +55,8 @@ def open_storage(root: str, options: Mapping[str, Any]) -> Storage:
         filesystem, path = _open_filesystem(root, options)
     except (ValueError, ImportError) as error:
         reason = redacted(str(error), root, options)
-        if isinstance(error, ImportError) and scheme in _EXTRAS:
-            reason += f": pip install 'later-reporting-dagster[{_EXTRAS[scheme]}]'"
+        if isinstance(error, ImportError) and scheme in _STORES:
+            reason += f": pip install {_PACKAGES[_STORES[scheme]]}"
         raise ValueError(
             f"the lake's root {location} cannot be opened: {reason}. Give a directory or a URL of an object store, with"
             " its package installed, and check the storage options and environment variables of the store"
@@ -68,13 +69,13 @@ def open_storage(root: str, options: Mapping[str, Any]) -> Storage:
 
 
 def _open_filesystem(root: str, options: Mapping[str, Any]) -> tuple[Any, str]:
-    if _EXTRAS.get(root.partition("://")[0]) == "gcs":
+    if _STORES.get(root.partition("://")[0]) == "gcs":
         # By default gcsfs returns a filesystem that first looks up the kind of each bucket by gRPC. It does so again
         # for every file if it may not, and waits for a minute each time if a proxy or an emulator does not support
         # gRPC. The lake needs only the JSON API, which this class uses.
         gcs = import_module("gcsfs.core").GCSFileSystem
         return gcs(**{**gcs._get_kwargs_from_urls(root), **options}), gcs._strip_protocol(root)
-    if _EXTRAS.get(root.partition("://")[0]) == "s3":
+    if _STORES.get(root.partition("://")[0]) == "s3":
         # By default, at most 10 requests are under way at once.
         config = {"max_pool_connections": REMOTE_THREADS, **(options.get("config_kwargs") or {})}
         options = {**options, "config_kwargs": config}
@@ -272,7 +273,7 @@ class _ObjectStorage(Storage):
         # s3fs otherwise looks up the size first, to read files above 50 MB in parts. Worse, it takes the size from a
         # cached listing, though the file may have been replaced since. Releases before 2025.5 read every file in one
         # request, and do not know the argument.
-        self._conditional = conditional_puts(filesystem, next(map(_EXTRAS.get, _protocols(filesystem)), None))
+        self._conditional = conditional_puts(filesystem, next(map(_STORES.get, _protocols(filesystem)), None))
         is_s3, arguments = "s3" in _protocols(filesystem), inspect.signature(filesystem.cat_file).parameters
         self._read_options = {"max_concurrency": 1} if is_s3 and "max_concurrency" in arguments else {}
 
@@ -282,6 +283,11 @@ class _ObjectStorage(Storage):
 
     def location(self, path: str) -> str:
         return f"{self._location}/{path}"
+
+    def signed_link(self, path: str, *, seconds: int) -> str:
+        with self._translated_errors("sign a link to", path):
+            link: str = self._filesystem.sign(self._full_path(path), expiration=seconds)
+            return link
 
     def directories(self, directory: str = "") -> list[str]:
         with self._translated_errors("list", directory), suppress(FileNotFoundError):

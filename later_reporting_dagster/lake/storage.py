@@ -159,6 +159,10 @@ class Storage(ABC):
     def location(self, path: str) -> str:
         """Return the location of a file for messages: a path on a local disk, else a URL, without credentials."""
 
+    def signed_link(self, path: str, *, seconds: int) -> str:
+        """Return a URL at which anybody can read a file of an object store for some time."""
+        raise ValueError(f"{self.location(path)} is on a disk, so no link leads to it: send a copy of the file")
+
     @abstractmethod
     def directories(self, directory: str = "") -> list[str]:
         """List the names of the directories in a directory, or at the root, sorted."""

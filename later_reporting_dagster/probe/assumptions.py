@@ -1,6 +1,6 @@
 """What this project assumes of the API: the question of each assumption is the docstring of what answers it. No I/O.
 
-docs/api.md and docs/semantics.md have the sources. Only `Result.details` has texts of the server.
+docs/api.md and docs/numbers.md have the sources. Only `Result.details` has texts of the server.
 """
 
 import json

@@ -130,7 +130,7 @@ CONSTANTS: dict[str, Any] = {
     "maximum_peers": 1000,
     "last_age": 28,
     "quartiles": (25, 50, 75),
-    # Creators report posts of these networks themselves, and Later does not update them (docs/semantics.md).
+    # Creators report posts of these networks themselves, and Later does not update them (docs/numbers.md).
     "self_reported": ", ".join(f"'{network}'" for network in SELF_REPORTED),
     "previous": PREVIOUS,
     "post_attributes": POST_ATTRIBUTES,

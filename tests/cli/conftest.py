@@ -33,6 +33,7 @@ def user(service: Service, dagster_home: Path, tmp_path: Path, monkeypatch: pyte
     user = User(home=dagster_home, lake=tmp_path / "lake")
     for name, value in sandbox_settings(service.base_url, lake_root=str(user.lake)).items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LATER_START_DATE", "2024-01-01")
     return user
 
 

@@ -336,7 +336,7 @@ def test_backfill_of_another_day_reports_a_file_that_a_check_has_found_damaged(
 
 @pytest.mark.parametrize(
     ("days", "rows_of_day", "minutes"),
-    [(1, 0, 1), (365, 100, 8), (365, 800, 33)],  # docs/operations.md, "Backfills": a year of one and of 8 instances
+    [(1, 0, 1), (365, 100, 8), (365, 800, 33)],  # docs/daily.md, "Backfills": a year of one and of 8 instances
 )
 def test_minutes_of_a_backfill_follow_from_the_posts_of_a_day(days: int, rows_of_day: int, minutes: int) -> None:
     assert minutes_to_fetch(days, rows_of_day, requests_per_minute=120) == minutes

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -151,6 +152,7 @@ def test_doctor_says_of_each_table_what_it_lacks_for_whom(user: User, monkeypatc
     Path(lake.url("campaign_performance_daily", Partition(yesterday))).unlink()
     shutil.rmtree(user.lake / "campaign_performance_periods")
     after = check_results(user, exit_code=0)
+    assert user.run("doctor", "--strict").exit_code == 1
     assert {subject for subject in after if after[subject] != before[subject]} == {
         "later/posts_published",
         "later/campaign_performance_daily",
@@ -161,6 +163,22 @@ def test_doctor_says_of_each_table_what_it_lacks_for_whom(user: User, monkeypatc
     assert after["later/posts_published"] == ("WARN", f"{missing}: 007: {run} {days}{sensor}")
     assert after["later/campaign_performance_daily"] == ("WARN", f"{missing}: {run} {days}")
     assert after["later/campaign_performance_periods"] == ("WARN", f"missing: {run}`")
+
+
+def test_doctor_wants_a_start_date_of_the_user(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert user.run("doctor", "--strict").exit_code == 0
+    monkeypatch.delenv("LATER_START_DATE")
+    warning = "set LATER_START_DATE: without it, the lake begins on 2024-01-01"
+    assert check_results(user, exit_code=0)["start date"] == ("WARN", warning)
+
+
+def test_doctor_names_the_package_for_postgres(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = "storage: {postgres: {postgres_db: {hostname: h, username: u, password: p, db_name: d}}}\n"
+    (user.home / "dagster.yaml").write_text(storage)
+    monkeypatch.setitem(sys.modules, "dagster_postgres", None)  # importing it fails
+    mark, message = check_results(user, exit_code=1)["settings"]
+    assert mark == "FAIL"
+    assert message.endswith(". Install it: pip install dagster-postgres")
 
 
 def test_doctor_names_instances_of_which_nothing_was_fetched(user: User, monkeypatch: pytest.MonkeyPatch) -> None:

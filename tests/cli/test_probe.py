@@ -52,7 +52,7 @@ def test_probe_exits_with_1_and_names_the_tables_with_wrong_numbers(
     assert "does not hold  Do the metrics of posts on two days add up to those of both days?" in result.stdout
     message = error_line(result)
     assert message.startswith("these tables have wrong numbers: campaign_results, campaigns_monthly, organic_by_")
-    assert message.endswith("See docs/differences.md")
+    assert message.endswith("See docs/questions.md")
     written = json.loads(output.read_text())["assumptions"]
     affected = {each["name"]: {*each["affected_tables"]} for each in written if each["affected_tables"]}
     assert affected.keys() == {"days_of_posts_add_up", "campaign_is_the_sum_of_its_posts"}

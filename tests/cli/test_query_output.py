@@ -38,6 +38,11 @@ def lake(user: User) -> Lake:
     return lake
 
 
+def test_query_may_begin_with_a_comment(user: User) -> None:
+    result = user.run("query", "-- 1. How many?\n-- All of them.\nSELECT 1 AS one", "--format", "csv")
+    assert (result.exit_code, result.stdout.lstrip("\ufeff").split()) == (0, ["one", "1"]), result.output
+
+
 TABLE = """\
 ┌─────────┬──────────────────┬─────────┐
 │ post_id │   impressions    │  extra  │

@@ -87,9 +87,9 @@ def test_dagster_plus_accepts_its_files_and_generates_the_same(tmp_path: Path) -
     K8sContainerContext.create_from_config(location["container_context"])
 
 
-# The commands of docs/deploying.md: test_composition.py runs those of the composition.
+# The commands of docs/deploy.md: test_composition.py runs those of the composition.
 
-PAGE = REPOSITORY / "docs" / "deploying.md"
+PAGE = REPOSITORY / "docs" / "deploy.md"
 COMMANDS = [shlex.split(line) for block in code_blocks(PAGE.read_text()) for line in block.splitlines()]
 
 

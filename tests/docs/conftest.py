@@ -21,9 +21,9 @@ from tests.conftest import NO_RATE_LIMIT, sandbox_settings
 from tests.services import DBT_FOLDER
 
 ROOT = Path(__file__).parents[2]
-DOCS_PAGES = sorted((ROOT / "docs").glob("*.md"))
-README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
-PAGES = [*DOCS_PAGES, README, ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", CONTRIBUTING]
+DOCS_PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "dbt" / "README.md"]
+START, CONTRIBUTING = ROOT / "docs" / "start.md", ROOT / "CONTRIBUTING.md"
+PAGES = [*DOCS_PAGES, ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", CONTRIBUTING]
 
 # The days in the commands of the pages; a file that has one post less than the API; and a file that is missing.
 FIRST_DAY, LAST_DAY = date(2024, 1, 1), date(2024, 1, 7)
@@ -57,7 +57,7 @@ def section(page: Path, heading: str) -> str:
 
 @dataclass(frozen=True)
 class Shell:
-    """A working directory, and the environment that the README describes."""
+    """A working directory, and the environment that docs/start.md describes."""
 
     directory: Path
     environment: Mapping[str, str]

@@ -18,17 +18,17 @@ from tests.conftest import NO_RATE_LIMIT, sandbox_settings
 from tests.docs.conftest import (
     DOCS_PAGES,
     MISSING_PARTITION,
-    README,
     ROOT,
     SHRUNK_PARTITION,
+    START,
     Shell,
     code_blocks,
-    section,
     split_commands,
 )
 
 pytestmark = pytest.mark.docs
 
+OWN_TEST = ("serving.md", "start.md")  # test_serving.py, and test_commands_of_the_start_run
 # Runs each block as a module of its own, so that one does not depend on the imports of another.
 RUN_BLOCKS = """
 import sys
@@ -39,8 +39,8 @@ for number, block in enumerate(sys.stdin.read().split("\\0"), start=1):
 
 
 def pages_with(language: str) -> pytest.MarkDecorator:
-    """Parametrize a test by the pages that have blocks of a language. `test_serving.py` tests docs/serving.md."""
-    pages = [page for page in DOCS_PAGES if page.name != "serving.md" and code_blocks(page.read_text(), language)]
+    """Parametrize a test by the pages that have blocks of a language, but for those that have a test of their own."""
+    pages = [page for page in DOCS_PAGES if page.name not in OWN_TEST and code_blocks(page.read_text(), language)]
     return pytest.mark.parametrize("page", pages, ids=lambda page: page.name)
 
 
@@ -50,15 +50,15 @@ def test_shell_commands_succeed(page: Path, shell: Shell) -> None:
     commands = [command for block in code_blocks(page.read_text(), "sh") for command in split_commands(block)]
     printed = "".join(map(shell.run, commands))
     assert "\nFAIL" not in printed
-    if page.name == "operations.md":
+    if page.name == "daily.md":
         assert "2024-01-31 instance_000  1  impressions must not be negative" in printed
         assert shell.lake.read_metadata("posts_published", SHRUNK_PARTITION) != before
         assert Path(shell.lake.url("posts_published", MISSING_PARTITION)).exists()
 
 
-def test_commands_of_readme_run(shell: Shell, tmp_path: Path) -> None:
+def test_commands_of_the_start_run(shell: Shell, tmp_path: Path) -> None:
     """All but the installation, the settings, which are those of a sandbox, and the UI, which does not end."""
-    (block,) = code_blocks(section(README, "With the real API"), "sh")
+    block = "".join(code_blocks(START.read_text(), "sh"))
     own = {"DAGSTER_HOME": str(tmp_path / "dagster"), "LATER_LAKE_ROOT": str(tmp_path / "lake")}
     skipped = ("python3 -m venv", ".venv/bin/pip", "source .venv", "export LATER_CLIENT", "dagster dev")
     skipped += tuple(f"export {name}" for name in own)

@@ -1,4 +1,4 @@
-"""The commands of docs/using.md in a project of a user, beside the user's own definitions, and in a clone."""
+"""The commands of docs/use.md in a project of a user, beside the user's own definitions, and in a clone."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ from tests.e2e.dagster_dev import clean_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]  # on a busy machine
 
-BLOCKS = code_blocks(section(ROOT / "docs" / "using.md", "In your Dagster project"))
+BLOCKS = code_blocks(section(ROOT / "docs" / "use.md", "In your Dagster project"))
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 # With a resource and an executor of the user. tests/defs/test_definitions.py has what else could collide.
 OWN_DEFINITIONS = """

@@ -1,6 +1,6 @@
 """What breaks heals without a person: a real daemon on SQLite, real kills, and how many ticks of which sensor it takes.
 
-docs/operations.md has the same numbers: "What heals without you".
+docs/freshness.md has the same numbers: "What heals without you".
 """
 
 import os

@@ -60,7 +60,7 @@ POSTS_AGREE = Check(
     "posts_agree_with_later",
     "Impressions and engagements, organic and paid, of all posts of an instance are what Later totals in"
     f" {INSTANCE_PERFORMANCE_DAILY.name}: each day that was over for three days within 1 % or 10, and the last 28 of"
-    " them together within 0.1 % (docs/differences.md).",
+    " them together within 0.1 % (docs/numbers.md).",
     severity=WARN,
     nothing="No day can be compared: none has totals of Later that were requested within a day of its posts",
     is_daily=True,
@@ -153,7 +153,7 @@ def evaluate_account_totals(found: AccountReconciliation, *, quarantined: int = 
     texts = [_describe(each) for each in found.differing]
     problem = (
         f"{len(texts)} sums of posts differ from Later's totals: {join_first(texts)}. Materialize these days of both"
-        " tables; if they differ again, docs/differences.md says why they may"
+        " tables; if they differ again, docs/questions.md says why they may"
     )
     if quarantined:
         problem += f". {quarantined} rows of these posts are in quarantine: see `later-reporting quarantine`"

@@ -1,4 +1,4 @@
--- What did campaigns spend and return in the last 90 days?
+-- What did campaigns spend and return in the last 90 days, and what did people do on their links?
 SELECT campaign_id, sum(paid_ad_spend) AS ad_spend
 FROM campaign_performance_daily
 WHERE date > (SELECT max(date) - 90 FROM campaign_performance_daily)

@@ -1,7 +1,8 @@
 """Mail about each run that fails, and about each check that fails in a run.
 
+The code location `later_reporting_dagster.definitions` has these sensors if `ALERTS_SMTP` is set:
+
     export ALERTS_SMTP=mail.example.com:25 ALERTS_FROM=dagster@example.com ALERTS_TO=data@example.com
-    dagster dev -m later_reporting_dagster.definitions -m examples.alerts
 
 Dagster's own `make_email_on_run_failure_sensor` knows no checks, and only servers with TLS and a password. Use its
 `smtplib.SMTP_SSL` and `login` here if yours has them.

@@ -1,15 +1,14 @@
-"""examples/alerts.py mails about a failed run and about a failed check, by SMTP."""
+"""The code location mails about a failed run and about a failed check, by SMTP."""
 
-import runpy
+import importlib
 import socketserver
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
 import pytest
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "alerts.py"
+from later_reporting_dagster import definitions
 
 
 class Mailbox(socketserver.ThreadingTCPServer):
@@ -60,7 +59,7 @@ def posts(config: dict[str, bool]) -> Iterator[dg.AssetCheckResult | dg.Material
     ],
 )
 def test_alerts_mail_what_failed(complete: bool, fails: bool, texts: list[str], mailbox: Mailbox) -> None:
-    defs: dg.Definitions = runpy.run_path(str(EXAMPLE))["defs"]
+    defs = importlib.reload(definitions).defs
     with dg.DagsterInstance.ephemeral() as instance:
         config = {"ops": {"posts": {"config": {"complete": complete, "fails": fails}}}}
         result = dg.materialize([posts], instance=instance, run_config=config, raise_on_error=False)
@@ -75,3 +74,9 @@ def test_alerts_mail_what_failed(complete: bool, fails: bool, texts: list[str], 
         sensor(context)  # type: ignore[operator]
     assert len(mailbox.mails) == bool(texts)
     assert all(text in mailbox.mails[0] for text in texts)
+
+
+def test_code_location_mails_nothing_without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ALERTS_SMTP", raising=False)
+    sensors = importlib.reload(definitions).defs.sensors or []
+    assert {each.name for each in sensors} == {"later_missing_files", "later_rollups"}
