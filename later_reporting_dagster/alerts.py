@@ -14,12 +14,14 @@ from email.message import EmailMessage
 
 import dagster as dg
 
+from later_reporting_dagster.defs.dagster_private import events_of_run
+
 
 def mail_about(context: dg.RunStatusSensorContext) -> None:
     """Send a mail if the run failed, or a check in it."""
     run = context.dagster_run
-    events = context.instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
-    checks = [event.dagster_event.asset_check_evaluation_data for event in events if event.dagster_event]
+    events = events_of_run(context.instance, run.run_id, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    checks = [event.asset_check_evaluation_data for event in events]
     lines = [
         f"{check.severity.value}  {check.asset_key.to_user_string()}  {check.check_name}: {check.description}"
         for check in checks

@@ -18,7 +18,7 @@ from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.checks.posts import ROWS_BELONG, ROWS_UNIQUE
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.dagster_private import set_origin_of_runs
+from later_reporting_dagster.defs.dagster_private import events_of_run, set_origin_of_runs
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS, describe_failures
 from later_reporting_dagster.defs.runs import REQUESTED_BY_TAG
 from later_reporting_dagster.ingest.progress import Progress
@@ -182,9 +182,8 @@ def _outcome(
     checks: list[dg.AssetCheckEvaluation] = []
     kind = dg.DagsterEventType
     # `result` lacks what steps have logged, and the check evaluations of a failed run.
-    kinds = {kind.STEP_FAILURE, kind.ASSET_MATERIALIZATION, kind.ASSET_CHECK_EVALUATION}
-    for entry in instance.all_logs(result.run_id, of_type=kinds):
-        event = entry.get_dagster_event()
+    kinds = (kind.STEP_FAILURE, kind.ASSET_MATERIALIZATION, kind.ASSET_CHECK_EVALUATION)
+    for event in events_of_run(instance, result.run_id, *kinds):
         if event.is_step_materialization:
             made = event.step_materialization_data.materialization
             materializations.setdefault(made.asset_key, []).append(made)

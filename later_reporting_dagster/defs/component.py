@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any, Self, cast
 
 import dagster as dg
@@ -33,17 +33,45 @@ from later_reporting_dagster.report.report_data import REPORT
 from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, SINGLE_TABLES
 
 
-class LaterReportingScaffolder(dg.Scaffolder[Any]):
-    """Writes a `defs.yaml` that begins 30 days ago, and reads credentials and the lake's root from the environment."""
+class ScaffoldOptions(BaseModel):
+    """The options of `dg scaffold defs` for the component."""
 
-    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
-        names = ("client_id", "client_secret", "lake_root")
+    demo_mode: bool = False
+    lake_root: str | None = None
+    start_date: date | None = None
+
+
+class LaterReportingScaffolder(dg.Scaffolder[ScaffoldOptions]):
+    """Writes a `defs.yaml` that begins 30 days ago, and reads credentials and the lake's root from the environment.
+
+    What it reads is declared in it, so that `dg list envs` and `dg check yaml --validate-requirements` know it.
+    """
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[ScaffoldOptions]:
+        """Return the model of the options, of which `dg` makes those of its command."""
+        return ScaffoldOptions
+
+    def scaffold(self, request: dg.ScaffoldRequest[ScaffoldOptions]) -> None:
+        options = request.params
+        resource: dict[str, Any] = {"demo_mode": True} if options.demo_mode else {}
+        names = [] if options.demo_mode else ["client_id", "client_secret"]
+        if options.lake_root:
+            resource["lake_root"] = options.lake_root
+        elif not options.demo_mode:  # which has a lake in the working directory
+            names.append("lake_root")
+        variables = {name: f"LATER_{name.upper()}" for name in names}
         attributes = {
             "name": request.target_path.name,
-            "start_date": str(utc_now().date() - timedelta(days=30)),
-            "resource": {name: f"{{{{ env.LATER_{name.upper()} }}}}" for name in names},
+            "start_date": str(options.start_date or utc_now().date() - timedelta(days=30)),
+            "resource": resource | {name: f"{{{{ env.{variable} }}}}" for name, variable in variables.items()},
         }
         dg.scaffold_component(request, attributes)
+        if variables and request.scaffold_format == "yaml":
+            path = request.target_path if request.append else request.target_path / "defs.yaml"
+            lines = ["requirements:", "  env:", *(f"  - {variable}" for variable in variables.values())]
+            with path.open("a") as file:
+                file.write("\n".join(["", *lines, ""]))
 
 
 def _hide_values(attributes: Any, check: ModelWrapValidatorHandler[Any]) -> Any:

@@ -3,7 +3,7 @@
 Only what loading the definitions needs is imported here; a command imports the rest when it needs it.
 """
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NOTHING_TO_LOG",
+    "add_tags",
     "backfills_in_progress",
     "code_location_of",
     "code_locations_of_project",
     "definitions_in",
+    "events_of_run",
+    "max_runtime_seconds",
+    "newest_event_at",
     "newest_failed_evaluations",
+    "newest_materialization_ids",
     "set_origin_of_runs",
 ]
 
@@ -54,6 +59,34 @@ def newest_failed_evaluations(
         if record and record.evaluation and not record.evaluation.passed:
             found[key] = record.evaluation
     return found
+
+
+# The documented API has the records of one kind of event of an asset, or of runs, but not the events of a run.
+def events_of_run(instance: dg.DagsterInstance, run_id: str, *kinds: dg.DagsterEventType) -> list[dg.DagsterEvent]:
+    """Return the events of some kinds that a run has logged so far."""
+    return [entry.get_dagster_event() for entry in instance.all_logs(run_id, of_type={*kinds})]
+
+
+def newest_event_at(instance: dg.DagsterInstance, run_id: str) -> float | None:
+    """Return when a run logged its newest event, as a timestamp; None if it has logged none."""
+    newest = instance.get_records_for_run(run_id, limit=1, ascending=False).records
+    return newest[0].timestamp if newest else None
+
+
+# A documented call for each partition would be a query for each.
+def newest_materialization_ids(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[int]:
+    """Return the id of the newest materialization of each partition of an asset."""
+    return [*instance.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION).values()]
+
+
+# The documented API sets tags of a run only when it is requested.
+def add_tags(instance: dg.DagsterInstance, run_id: str, tags: Mapping[str, str]) -> None:
+    instance.add_run_tags(run_id, dict(tags))
+
+
+def max_runtime_seconds(instance: dg.DagsterInstance) -> float | None:
+    """Return the time limit of runs in `dagster.yaml`; None without one."""
+    return instance.run_monitoring_max_runtime_seconds or None
 
 
 # Dagster's documented API cannot list backfills. tests/defs/test_rollups_sensor.py fails without it.

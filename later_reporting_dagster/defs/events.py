@@ -19,7 +19,7 @@ from dagster import AssetExecutionContext
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import day_ranges
 from later_reporting_dagster.defs.checks.check import join_first
-from later_reporting_dagster.defs.dagster_private import NOTHING_TO_LOG
+from later_reporting_dagster.defs.dagster_private import NOTHING_TO_LOG, newest_materialization_ids
 from later_reporting_dagster.ingest.fetch_days import FetchedDay
 from later_reporting_dagster.ingest.progress import is_temporary
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
@@ -138,8 +138,8 @@ def version_tags(data_version: str, *, code_version: str | None) -> dict[str, st
 
 def data_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str | None, str | None]:
     """Return the newest data version of each partition; of an asset without partitions, that of None."""
-    newest = instance.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION)
-    ids = [*newest.values()] or [record.storage_id for record in instance.fetch_materializations(key, limit=1).records]
+    by_partition = newest_materialization_ids(instance, key)
+    ids = by_partition or [record.storage_id for record in instance.fetch_materializations(key, limit=1).records]
     versions: dict[str | None, str | None] = {}
     for start in range(0, len(ids), RECORDS_PER_QUERY):
         filter_ = dg.AssetRecordsFilter(key, storage_ids=ids[start : start + RECORDS_PER_QUERY])

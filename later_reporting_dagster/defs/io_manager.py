@@ -12,7 +12,12 @@ from pydantic import Field
 
 from later_reporting_dagster.contract.days import due_day
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.resource import LaterReportingResource, environment_texts
+from later_reporting_dagster.defs.resource import (
+    LaterReportingResource,
+    described_settings,
+    environment_texts,
+    named_as,
+)
 from later_reporting_dagster.lake import Column, LakeUnavailable, Partition, Table, read_frame
 from later_reporting_dagster.lake.database import files_of_older_definitions, table_files
 from later_reporting_dagster.lake.tables import OF_INSTANCES, ColumnType
@@ -94,7 +99,11 @@ class LaterLake(dg.ConfigurableIOManager):
 
     @cached_property
     def _definition(self) -> dg.IOManagerDefinition:
-        return dg.IOManagerDefinition(self.create_io_manager, config_schema={}, description=self.__doc__)
+        @named_as(type(self))
+        def create(context: dg.InitResourceContext) -> dg.IOManager:
+            return self.create_io_manager(context)
+
+        return dg.IOManagerDefinition(create, config_schema={}, description=described_settings(self))
 
     def get_resource_definition(self) -> dg.IOManagerDefinition:  # type: ignore[override]
         """Return the definition that Dagster uses: without config, so that no run can read another lake."""

@@ -63,6 +63,7 @@ _SECRET_OPTION = re.compile(
 # What gcsfs accepts as `token` besides a key.
 _TOKEN_WORDS = ("anon", "browser", "cache", "cloud", "google_default")
 _Item = TypeVar("_Item")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # Settings whose name was given up, with the new one. They are refused, because one that is ignored would silently have
 # its default.
@@ -244,6 +245,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
 
     @cached_property
     def _definition(self) -> dg.ResourceDefinition:
+        @named_as(type(self))
         def use(_context: dg.InitResourceContext) -> Iterator[LaterReportingResource]:
             resource = self.resolved()
             try:
@@ -252,7 +254,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
                 for items in resource._until_end_of_run:  # noqa: SLF001 - of the same class
                     items.close()
 
-        return dg.ResourceDefinition(use, config_schema={}, description=self.__doc__)
+        return dg.ResourceDefinition(use, config_schema={}, description=described_settings(self))
 
     def until_end_of_run(self, items: Generator[_Item]) -> Generator[_Item]:
         """Return a generator that is closed when the run ends, at the latest.
@@ -471,6 +473,38 @@ def environment_texts(fields: Iterable[str]) -> dict[str, str]:
     if renamed := [f"{setting_name(old)}: {_renamed(old)}" for old in RENAMED if f"LATER_{old.upper()}" in os.environ]:
         raise InvalidSetting("; ".join(renamed))
     return {field: text for field in fields if (text := os.environ.get(f"LATER_{field.upper()}"))}
+
+
+def named_as(described: type) -> Callable[[_Function], _Function]:
+    """Name a function after a class, which the UI then shows as the type of its resource."""
+
+    def named(function: _Function) -> _Function:
+        function.__name__, function.__module__ = described.__name__, described.__module__
+        return function
+
+    return named
+
+
+def described_settings(resource: BaseModel) -> str:
+    """Return the description of a resource for the UI: where the value of each field comes from, but no value."""
+    lines = [(type(resource).__doc__ or "").partition("\n\n")[0].strip(), "", "| field | from |", "| --- | --- |"]
+    for name in type(resource).model_fields:
+        if name in resource.model_fields_set:
+            variables = " and ".join(f"`{variable}`" for variable in _variables_in(getattr(resource, name)))
+            lines.append(f"| `{name}` | {variables or 'the definitions'} |")
+    others = [f"`{name}`" for name in type(resource).model_fields if name not in resource.model_fields_set]
+    return "\n".join([*lines, "", f"Defaults: {', '.join(others)}" if others else ""])
+
+
+def _variables_in(value: object) -> Iterator[str]:
+    """Yield the names of the environment variables that a value has references to."""
+    if (name := variable_name(value)) is not None:
+        yield name
+    elif isinstance(value, str):
+        yield from (match[1] or match[2] for match in _REFERENCE.finditer(value))
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _variables_in(each)
 
 
 def variable_name(value: object) -> str | None:

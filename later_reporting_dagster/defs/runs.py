@@ -11,7 +11,7 @@ import dagster as dg
 
 from later_reporting_dagster.contract.days import days_between, newest_day, parse_day_ranges, utc_now
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.dagster_private import backfills_in_progress
+from later_reporting_dagster.defs.dagster_private import backfills_in_progress, newest_event_at
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, build_partitions_def, selected_range
 from later_reporting_dagster.lake.tables import OF_INSTANCES
 from later_reporting_dagster.quality.outdated import Outdated
@@ -50,7 +50,8 @@ def may_request_now(instance: dg.DagsterInstance, tags: Mapping[str, str], table
     """Return whether a run that is to make the same of a table may follow now: at most one an hour, and three a day."""
     same = dg.RunsFilter(tags={REQUEST_TAG + table: tags[REQUEST_TAG + table]})
     times = [
-        datetime.fromisoformat(run.tags[REQUESTED_AT_TAG]) for run in instance.get_runs(same, limit=MAX_REQUESTS_A_DAY)
+        datetime.fromisoformat(record.dagster_run.tags[REQUESTED_AT_TAG])
+        for record in instance.get_run_records(same, limit=MAX_REQUESTS_A_DAY)
     ]
     now = utc_now()
     return sum(at > now - timedelta(days=1) for at in times) < MAX_REQUESTS_A_DAY and not any(
@@ -83,10 +84,10 @@ def rollup_run(
 def runs_in_progress(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
     """Yield the runs that go on, or will start."""
     silent_since = (utc_now() - DEAD_AFTER).timestamp()
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=_NOT_FINISHED)):
-        newest = instance.get_records_for_run(run.run_id, limit=1, ascending=False).records
+    for run in [record.dagster_run for record in instance.get_run_records(dg.RunsFilter(statuses=_NOT_FINISHED))]:
+        newest = newest_event_at(instance, run.run_id)
         # Without run monitoring, a killed run stays in progress for ever.
-        if run.status is dg.DagsterRunStatus.QUEUED or not newest or newest[0].timestamp >= silent_since:
+        if run.status is dg.DagsterRunStatus.QUEUED or newest is None or newest >= silent_since:
             yield run
 
 

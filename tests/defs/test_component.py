@@ -1,16 +1,19 @@
 """The component: YAML and Python attributes, translation, hooks, and several in one project."""
 
 import json
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import dagster as dg
 import pytest
+import yaml
+from dagster._config.pythonic_config.resource import get_resource_type_name
 from dagster.components.testing.utils import create_defs_folder_sandbox
 
 from later_reporting_dagster import LaterReportingComponent, LaterReportingResource
@@ -149,7 +152,6 @@ def test_secrets_reach_no_job_snapshot(monkeypatch: pytest.MonkeyPatch, tmp_path
                 snapshot = dg.serialize_value(job.get_job_snapshot())
                 assert "later_reporting" in snapshot
                 assert SECRET not in snapshot
-                assert "A_SECRET" not in snapshot
             # A run has the values.
             resolved = dg.serialize_value(str(dict(component.resource.resolved())))
             assert SECRET in resolved
@@ -256,6 +258,53 @@ def test_retry_policy_of_all_steps_is_set_in_yaml() -> None:
     assert "attributes.retry_policy" in str(load_error({"retry_policy": {"max_retries": 2, "backoff": "FAST"}}))
 
 
+class AcmeResource(LaterReportingResource):
+    """Acme's account."""
+
+    team: str = ""
+
+
+class AcmeComponent(LaterReportingComponent):
+    resource: Annotated[
+        AcmeResource, dg.Resolver(AcmeResource.resolve_from_model, model_field_type=AcmeResource.model())
+    ]
+
+
+def test_resource_class_of_a_host_is_configured_in_yaml() -> None:
+    attributes = {"resource": {"team": "data", "client_secret": "{{ env.ACME_SECRET }}"}}
+    component = AcmeComponent.resolve_from_dict(attributes)
+    assert type(component.resource) is AcmeResource
+    assert (component.resource.team, component.resource.client_secret) == ("data", dg.EnvVar("ACME_SECRET"))
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="resource.crew: Extra inputs are not permitted"):
+        AcmeComponent.resolve_from_dict({"resource": {"crew": "data"}})
+
+
+def test_pages_of_resources_show_their_class_and_where_fields_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_SECRET", SECRET)
+    resource = AcmeResource(
+        client_secret=dg.EnvVar("ACME_SECRET"),
+        lake_root="s3://{{ env.BUCKET }}/lake",
+        storage_options={"secret": {"env": "S3_SECRET"}},
+        base_url=f"https://{SECRET}",
+    )
+    resources = LaterReportingComponent(resource=resource).build_definitions().resources or {}
+    shown, lake = (resources[name].get_resource_definition() for name in ("later_reporting", "later_lake"))
+    assert get_resource_type_name(shown) == f"{__name__}.AcmeResource"
+    assert (shown.description or "").splitlines()[:8] == [
+        "Acme's account.",
+        "",
+        "| field | from |",
+        "| --- | --- |",
+        "| `base_url` | the definitions |",
+        "| `client_secret` | `ACME_SECRET` |",
+        "| `lake_root` | `BUCKET` |",
+        "| `storage_options` | `S3_SECRET` |",
+    ]
+    assert get_resource_type_name(lake) == "later_reporting_dagster.defs.io_manager.LaterLake"
+    assert "| `lake_root` | `BUCKET` |" in (lake.description or "")
+    assert SECRET not in f"{shown.description}{lake.description}"
+
+
 class CustomComponent(LaterReportingComponent):
     contacts: list[Contact] = []
 
@@ -331,6 +380,25 @@ def test_scaffolded_component_begins_30_days_ago() -> None:
         with sandbox.load_component_and_build_defs(path) as (component, _):
             assert isinstance(component, LaterReportingComponent)
             assert component.start_date == datetime.now(UTC).date() - timedelta(days=30)
+
+
+def test_scaffolded_component_declares_its_variables() -> None:
+    with create_defs_folder_sandbox() as sandbox:
+        path = sandbox.scaffold_component(component_cls=LaterReportingComponent)
+        text = (path / "defs.yaml").read_text()
+    variables = ["LATER_CLIENT_ID", "LATER_CLIENT_SECRET", "LATER_LAKE_ROOT"]
+    assert re.findall(r"env\.(\w+)", text) == yaml.safe_load(text)["requirements"]["env"] == variables
+
+
+def test_scaffolded_component_has_the_options_of_the_command() -> None:
+    with create_defs_folder_sandbox() as sandbox:
+        params = {"demo_mode": True, "lake_root": "/data/lake", "start_date": "2024-01-05"}
+        path = sandbox.scaffold_component(component_cls=LaterReportingComponent, scaffold_params=params)
+        assert "requirements" not in (path / "defs.yaml").read_text()
+        with sandbox.load_component_and_build_defs(path) as (component, _):
+            assert isinstance(component, LaterReportingComponent)
+            assert component.start_date == date(2024, 1, 5)
+            assert (component.resource.demo_mode, component.resource.lake_root) == (True, "/data/lake")
 
 
 @pytest.mark.parametrize("table", ASSET_NAMES)

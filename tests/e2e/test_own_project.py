@@ -1,6 +1,7 @@
 """The commands of docs/use.md in a project of a user, beside the user's own definitions, and in a clone."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -71,19 +72,20 @@ def test_documented_commands_add_the_component_beside_others(acme: Shell) -> Non
     run(acme, scaffold)
     defs_yaml = acme.directory / "src" / "acme" / "defs" / "later" / "defs.yaml"
     assert "{{ env.LATER_CLIENT_SECRET }}" in defs_yaml.read_text()
+    variables = {"LATER_CLIENT_ID", "LATER_CLIENT_SECRET", "LATER_LAKE_ROOT"}
+    assert {*re.findall(r"LATER_\w+", run(acme, "dg list envs"))} == variables
+    run(acme, "dg check yaml --validate-requirements")
     # Without credentials, and into a lake of this test.
     lake = Lake(str(acme.directory / "lake"))
-    text = re.sub(r"lake_root: .*", f"lake_root: {lake.root}", defs_yaml.read_text())
-    defs_yaml.write_text(f"{text.rstrip()}\n    demo_mode: true\n")
-    run(acme, "dg check yaml")
+    shutil.rmtree(defs_yaml.parent)
+    run(acme, f"{scaffold} --demo-mode true --lake-root {lake.root}")
+    run(acme, "dg check yaml --validate-requirements")
     assert "All definitions loaded successfully" in "".join(run(acme, command) for command in others)
     assert len({partition.day for partition in lake.partitions("posts_published")}) == 30
 
     # A second account, and the definitions of the user
     component = "later_reporting_dagster.LaterReportingComponent"
-    run(acme, f"dg scaffold defs {component} later_eu")
-    of_second = acme.directory / "src" / "acme" / "defs" / "later_eu" / "defs.yaml"
-    of_second.write_text(re.sub("resource:.*", "resource: {demo_mode: true}", of_second.read_text(), flags=re.DOTALL))
+    run(acme, f"dg scaffold defs {component} later_eu --demo-mode true")
     assert '"later_eu/posts_published"' in run(acme, "dg list defs --json")
     assert "customers" in run(acme, "dg launch --assets customers")
     error = run(acme, "! later-reporting instances")

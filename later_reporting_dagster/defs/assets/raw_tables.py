@@ -18,6 +18,7 @@ from later_reporting_dagster.contract import Metric
 from later_reporting_dagster.contract.days import newest_day, parse_day_ranges
 from later_reporting_dagster.defs.checks.all_checks import evaluate_skipped_checks
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
+from later_reporting_dagster.defs.dagster_private import add_tags, max_runtime_seconds
 from later_reporting_dagster.defs.event_loop import iterate
 from later_reporting_dagster.defs.events import combined_failure, day_materialization, failures, nothing_to_log
 from later_reporting_dagster.defs.partitions import build_partitions_def, partition_first_days
@@ -226,7 +227,7 @@ def _continued_run(context: dg.AssetExecutionContext, config: FetchConfig, metri
     tag = f"{op_name}/metrics"
     names = ",".join(sorted(metric.api_name for metric in metrics))
     fetched = sha256(names.encode()).hexdigest()[:16]
-    context.instance.add_run_tags(context.run.run_id, {tag: fetched})
+    add_tags(context.instance, context.run.run_id, {tag: fetched})
     parent_id = context.run.get_parent_run_id()
     parent = context.instance.get_run_by_id(parent_id) if parent_id else None
     if parent is None or parent.is_success or parent.tags.get(tag) != fetched:
@@ -250,10 +251,10 @@ def _extend_time_limit(context: dg.AssetExecutionContext, *, files: int) -> None
     """Let Dagster's run monitoring, if it limits runs, end this one later: a long history takes more than a day."""
     run = context.instance.get_run_by_id(context.run.run_id)
     assert run is not None
-    limit = run.tags.get(MAX_RUNTIME_TAG) or context.instance.run_monitoring_max_runtime_seconds
+    limit = run.tags.get(MAX_RUNTIME_TAG) or max_runtime_seconds(context.instance)
     if limit:
         seconds = float(limit) + files * SECONDS_PER_FILE
-        context.instance.add_run_tags(run.run_id, {MAX_RUNTIME_TAG: f"{seconds:.0f}"})
+        add_tags(context.instance, run.run_id, {MAX_RUNTIME_TAG: f"{seconds:.0f}"})
 
 
 def refusal_warning(context: dg.AssetExecutionContext, refused: RouteRefused) -> str:

@@ -5,6 +5,7 @@ Weekly and monthly rollups are computed from `post_metrics_daily`, not from days
 
 from collections.abc import Iterator, Sequence
 from datetime import date
+from importlib.metadata import metadata
 from typing import Any
 
 import dagster as dg
@@ -104,11 +105,20 @@ def _rollup_spec(component: ComponentBase, table: RollupTable, **attributes: Any
         metadata={
             "definition": table.definition,
             "sql": dg.MetadataValue.md(f"```sql\n{query_sql(table).strip()}\n```"),
+            "dagster/code_references": dg.CodeReferencesMetadataValue(code_references=[_query_at_release(table)]),
         },
         tags={"later/layer": "rollup", "later/date_basis": str(table.date_basis), "later/period": str(table.cadence)},
         freshness_policy=component.freshness,
         **attributes,
     )
+
+
+def _query_at_release(table: RollupTable) -> dg.UrlCodeReference:
+    """Return the address of a query at the tag of this version."""
+    package = metadata("later-reporting-dagster")
+    urls = dict(url.split(", ", 1) for url in package.get_all("Project-URL") or [])
+    path = f"later_reporting_dagster/rollups/{table.query}.sql"
+    return dg.UrlCodeReference(url=f"{urls['Source']}/blob/v{package['Version']}/{path}", label=f"{table.query}.sql")
 
 
 def roll_up_periods(

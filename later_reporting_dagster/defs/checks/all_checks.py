@@ -10,6 +10,7 @@ from later_reporting_dagster.defs.checks.posts import POSTS_STEPS
 from later_reporting_dagster.defs.checks.rollups import rollup_checks
 from later_reporting_dagster.defs.checks.totals import TOTALS_STEPS
 from later_reporting_dagster.defs.component_base import ComponentBase
+from later_reporting_dagster.defs.dagster_private import events_of_run
 from later_reporting_dagster.defs.resource import LaterReportingResource, setting_name
 from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
@@ -35,8 +36,8 @@ def check_definitions(component: ComponentBase) -> list[dg.AssetChecksDefinition
 
 def planned_checks(context: AssetExecutionContext) -> set[dg.AssetCheckKey]:
     """Return the checks that the run evaluates."""
-    planned = context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED)
-    return {each.dagster_event.asset_check_planned_data.asset_check_key for each in planned if each.dagster_event}
+    planned = events_of_run(context.instance, context.run.run_id, dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED)
+    return {event.asset_check_planned_data.asset_check_key for event in planned}
 
 
 def evaluate_skipped_checks(

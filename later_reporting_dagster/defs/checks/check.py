@@ -14,7 +14,7 @@ from dagster import AssetCheckExecutionContext
 
 from later_reporting_dagster.contract.days import day_ranges, days_between, parse_day_ranges
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.dagster_private import newest_failed_evaluations
+from later_reporting_dagster.defs.dagster_private import events_of_run, newest_failed_evaluations
 from later_reporting_dagster.defs.resource import LaterReportingResource
 
 WARN = dg.AssetCheckSeverity.WARN
@@ -199,8 +199,8 @@ def days_of_run(
     executed = context.run.asset_selection or context.job_def.asset_layer.executable_asset_keys
     if keys.isdisjoint(executed):
         return (first, last), frozenset()
-    logged = context.instance.all_logs(context.run.run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
-    events = [entry.dagster_event.step_materialization_data.materialization for entry in logged if entry.dagster_event]
+    logged = events_of_run(context.instance, context.run.run_id, dg.DagsterEventType.ASSET_MATERIALIZATION)
+    events = [event.step_materialization_data.materialization for event in logged]
     days = {date.fromisoformat(event.partition) for event in events if event.asset_key in keys and event.partition}
     within = {day for day in days if first <= day <= last}
     return (min(within), max(within)) if within else (date.max, date.min), frozenset(days - within)

@@ -4,6 +4,7 @@ import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import dagster as dg
@@ -46,6 +47,7 @@ from tests.defs.conftest import (
     freeze_clock,
     plain_metadata,
 )
+from tests.docs.conftest import ROOT
 from tests.rollups.reference import World
 from tests.rollups.worlds import differences
 
@@ -94,6 +96,16 @@ def reference_world(project: Project, truth: Truth) -> World:
         performance={day: rows.to_pylist() for day, rows in totals.items()},
         periods=periods.to_pylist(),
     )
+
+
+def test_code_reference_of_a_rollup_is_its_query_at_the_tag_of_the_release(project: Project) -> None:
+    for spec in project.defs.resolve_all_asset_specs():
+        if spec.tags.get("later/layer") == "rollup":
+            (reference,) = spec.metadata["dagster/code_references"].code_references
+            repository, _, path = reference.url.partition(f"/blob/v{version('later-reporting-dagster')}/")
+            assert repository.startswith("https://github.com/")
+            assert (ROOT / path).read_text().strip()
+            assert reference.label == Path(path).name
 
 
 # By day, week and month.
