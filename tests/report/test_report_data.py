@@ -14,7 +14,7 @@ from later_reporting_dagster.rollups.rollup_tables import BY_PLATFORM
 from tests.report.conftest import report_and_tables, report_of
 from tests.rollups.conftest import row
 from tests.rollups.reference import Row, World
-from tests.rollups.worlds import NEWEST
+from tests.rollups.worlds import NEWEST, campaign
 
 DAYS = [NEWEST - timedelta(days=age) for age in range(40)]
 
@@ -118,6 +118,12 @@ def test_a_campaign_with_published_posts_alone_has_a_row() -> None:
     (found,) = rows(data, "results", time_window="7d", campaign_id=2)
     assert (found["published_posts"], found["posts_of_known_cost"], found["is_cost_known"]) == (1, 0, False)
     assert (found["days"], found["impressions"], found["cost"]) == (7, None, None)
+
+
+def test_a_campaign_whose_totals_are_in_quarantine_has_its_status() -> None:
+    data = report_of(world_with(on(3, campaign_id=1, impressions=10), campaigns=[campaign()], periods=[]))
+    (found,) = rows(data, "campaigns", campaign_id=1)
+    assert (found["campaign_name"], found["campaign_status"]) == ("Spring", "live")
 
 
 def test_cost_of_a_period_without_published_posts_is_known() -> None:
