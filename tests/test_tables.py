@@ -12,7 +12,7 @@ from later_reporting_dagster import LaterReportingComponent, LaterReportingResou
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS
 from later_reporting_dagster.contract.metrics import ACCOUNT_METRICS, OVER_TIME_METRICS
 from later_reporting_dagster.contract.rows import Campaign, CreatorProfile, Post
-from later_reporting_dagster.defs.component_base import ONLY_IN_CODE
+from later_reporting_dagster.defs.component_base import WITHOUT_VARIABLE
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, POST_COLUMNS, Column, post_columns
 from later_reporting_dagster.rollups.rollup_tables import (
     BY_CONTENT_TYPE,
@@ -127,7 +127,7 @@ def settings_table(fields: Mapping[str, FieldInfo]) -> str:
     """Return a Markdown table of the fields that have an environment variable."""
     rows = [["environment variable", "default", "meaning"]]
     for name, field in fields.items():
-        if name not in ONLY_IN_CODE:
+        if name not in WITHOUT_VARIABLE:
             is_stated = isinstance(field.default, str | int | float | date) and field.default != ""
             default = f"`{str(field.default).lower()}`" if is_stated else ""
             rows.append([f"`LATER_{name.upper()}`", default, str(field.description)])

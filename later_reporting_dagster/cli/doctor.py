@@ -21,7 +21,7 @@ from later_reporting_dagster.contract.query import group_by_url_length
 from later_reporting_dagster.contract.route import POSTS_PERFORMANCE
 from later_reporting_dagster.contract.safe_line import one_line, safe_line
 from later_reporting_dagster.defs.component import LaterReportingComponent
-from later_reporting_dagster.defs.component_base import ONLY_IN_CODE, ComponentBase
+from later_reporting_dagster.defs.component_base import WITHOUT_VARIABLE, ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource, variable_name
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.coverage import intact_files
@@ -83,12 +83,8 @@ async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now
     Checks that depend on a failed one are left out.
     """
     later = project.later
-    results = [_evaluate("settings", lambda: _check_settings(project.settings, now())), *_check_variables(project)]
-    # An own project has a start date in its definitions.
-    default = ComponentBase.model_fields["start_date"].default
-    if not os.environ.get("LATER_START_DATE") and project.settings.start_date == default:
-        problem = f"set LATER_START_DATE: without it, the lake begins on {project.settings.start_date}"
-        results.append(CheckResult("start date", problem, "WARN"))
+    results = [_evaluate("settings", lambda: _check_settings(project.settings, now()))]
+    results += [*_check_variables(project), *_check_start_date(project.settings)]
     listed, of_api = await _check_api(later, now)
     results += [*of_api, _evaluate("lake", lambda: _check_lake(later))]
     if results[-1].mark == "ok":
@@ -120,9 +116,18 @@ def _check_settings(settings: ComponentBase, now: datetime) -> str:
     )
 
 
+def _check_start_date(settings: ComponentBase) -> list[CheckResult]:
+    """Warn of a lake that begins years ago because nothing says when. An own project says it in its definitions."""
+    default = ComponentBase.model_fields["start_date"].default
+    if os.environ.get("LATER_START_DATE") or settings.start_date != default:
+        return []
+    problem = f"set LATER_START_DATE: without it, the lake begins on {default}"
+    return [CheckResult("start date", problem, "WARN")]
+
+
 def _check_variables(project: Project) -> list[CheckResult]:
     """Warn about each variable `LATER_…` that nothing reads, because its name may be misspelt."""
-    fields = {*LaterReportingComponent.model_fields, *LaterReportingResource.model_fields} - ONLY_IN_CODE
+    fields = {*LaterReportingComponent.model_fields, *LaterReportingResource.model_fields} - WITHOUT_VARIABLE
     read = {f"LATER_{field.upper()}" for field in fields}
     read |= {ID_VARIABLE, SECRET_VARIABLE, *(f"LATER_SERVE_{str(each.name).upper()}" for each in serve.params)}
     for resource in (project.definitions.resources or {}).values():

@@ -16,7 +16,7 @@ from later_reporting_dagster.defs.assets.report import report_asset
 from later_reporting_dagster.defs.assets.rollups import period_asset, windows_asset
 from later_reporting_dagster.defs.automation import build_automation
 from later_reporting_dagster.defs.checks.all_checks import check_definitions
-from later_reporting_dagster.defs.component_base import METADATA_PREFIX, ONLY_IN_CODE, ComponentBase
+from later_reporting_dagster.defs.component_base import METADATA_PREFIX, WITHOUT_VARIABLE, ComponentBase
 from later_reporting_dagster.defs.io_manager import LaterLake
 from later_reporting_dagster.defs.resource import (
     InvalidSetting,
@@ -118,7 +118,7 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
     def from_environment(cls, **attributes: Any) -> Self:
         """Return the component with the attributes that are set in the environment; `attributes` take precedence."""
         try:
-            texts = environment_texts(cls.model_fields.keys() - ONLY_IN_CODE)
+            texts = environment_texts(cls.model_fields.keys() - WITHOUT_VARIABLE)
             resource = LaterReportingResource.from_environment()
         except InvalidSetting as error:
             raise dg.DagsterInvalidDefinitionError(str(error)) from None
@@ -141,7 +141,7 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
             # A folder that no other component uses.
             values = {field: getattr(resource, field) for field in resource.model_fields_set}
             resource = type(resource)(**{**values, "lake_root": default_lake_root(self.name)})
-        settings = self.model_dump(mode="json", include={*ComponentBase.model_fields} - ONLY_IN_CODE)
+        settings = self.model_dump(mode="json", include={*ComponentBase.model_fields} - WITHOUT_VARIABLE)
         assets = [*self._assets()]
         return dg.Definitions(
             assets=assets,

@@ -55,8 +55,8 @@ _Metrics = Annotated[tuple[Metric, ...], PlainSerializer(lambda metrics: [metric
 AssetEvent = dg.AssetMaterialization | dg.AssetCheckEvaluation | dg.MaterializeResult[Any]
 
 
-# Attributes that no environment variable sets, and no command reads.
-ONLY_IN_CODE = frozenset({"translation", "resource", "op", "retry_policy"})
+# Attributes that definitions set, in YAML or Python, and no environment variable.
+WITHOUT_VARIABLE = frozenset({"translation", "resource", "op", "retry_policy"})
 
 
 class StepOptions(dg.Model, dg.Resolvable):
