@@ -1,5 +1,6 @@
 """The programs that read the files of deploy/ and for Dagster+ accept them."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -39,6 +40,19 @@ def deployment(values: Any) -> Any:
 def test_dockerfile_passes_the_linter() -> None:
     linted = subprocess.run(["hadolint", str(DOCKERFILE)], env=clean_environment(), capture_output=True, text=True)
     assert (linted.returncode, linted.stdout) == (0, "")
+
+
+def test_images_and_actions_of_others_are_pinned_by_digest() -> None:
+    workflows = sorted((REPOSITORY / ".github" / "workflows").iterdir())
+    lines = [
+        line.split()
+        for path in (DOCKERFILE, DEPLOY / "docker-compose.yaml", *workflows)
+        for line in path.read_text().splitlines()
+    ]
+    named = [words[words.index(key) + 1] for words in lines for key in ("FROM", "image:", "uses:") if key in words]
+    digest = re.compile(r"[a-z0-9./:-]+@(sha256:[0-9a-f]{64}|[0-9a-f]{40})")
+    assert len(named) == 8
+    assert [name for name in named if not digest.fullmatch(name)] == ["later-reporting-dagster"]  # its own
 
 
 @pytest.mark.services
