@@ -81,7 +81,8 @@ class StoredFile:
     def metadata(self) -> FileMetadata:
         """Return the metadata; of no file, and of a damaged one, an empty hash."""
         with suppress(FileDamaged):
-            return parse_metadata(self.data or b"", required=self.required)
+            if self.data is not None:
+                return parse_metadata(self.data, required=self.required)
         return FileMetadata(0)
 
     def intact_rows(self, schema: pa.Schema) -> pa.Table | None:
