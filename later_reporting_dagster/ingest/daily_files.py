@@ -61,7 +61,7 @@ class DailyFiles:
                 return stored
         return schema.empty_table()
 
-    def write(
+    def store(
         self, received: Mapping[Partition, Received], query: PerformanceQuery, policy: Policy
     ) -> dict[Partition, SliceOutcome]:
         """Decide about each file, replace those that change, and record what is final.
@@ -90,7 +90,7 @@ class DailyFiles:
                     new_files[partition] = data
                 result = self._result(partition, metadata, data, changed=partition in new_files)
                 outcomes[partition] = outcome_of(partition, decision, new, result)
-            failed = self.lake.replace(self.table.name, new_files, stored=stored)
+            failed = self.lake.replace_files(self.table.name, new_files, stored=stored)
             for partition, error in failed.items():
                 rejected, rows = Reject(Reason.LAKE, str(error)), received[partition].rows.num_rows
                 outcomes[partition] = FailedSlice(slice=partition, error=rejected, rows=rows)

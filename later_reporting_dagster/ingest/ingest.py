@@ -290,7 +290,9 @@ class _IngestRun:
             if absent.silent:
                 self.silent[slices[0]] = absent.silent, asked, result
             async with self._write_slots:
-                self.unconfirmed |= await self.writer.write(asked, result, slices, kept=absent.kept, doubt=absent.doubt)
+                self.unconfirmed |= await self.writer.write_response(
+                    asked, result, slices, kept=absent.kept, doubt=absent.doubt
+                )
         except (LaterError, LakeUnavailable) as error:
             await self.writer.fail(slices, error)
         return None
@@ -386,7 +388,7 @@ class _IngestRun:
             asked, result = await self._attempt(replace(query, instance_ids=names))
             absent = await self.kept.absent_from([of], asked, result)
             is_sure = bool(result.total_items) or (is_left and result.is_surely_empty)
-            unconfirmed = await self.writer.write(
+            unconfirmed = await self.writer.write_response(
                 asked, result, [of], kept=absent.kept, is_confirmed=is_sure, doubt=absent.doubt
             )
         except (LaterError, LakeUnavailable) as failure:
@@ -418,7 +420,7 @@ class _IngestRun:
                 return silent_instances(sorted(names), NOT_SURE)
             absent = await self.kept.absent_from([of], asked, result, gone=names)
             is_sure = bool(result.total_items) or result.is_surely_empty
-            unconfirmed = await self.writer.write(asked, result, [of], kept=absent.kept, is_confirmed=is_sure)
+            unconfirmed = await self.writer.write_response(asked, result, [of], kept=absent.kept, is_confirmed=is_sure)
         except (LaterError, LakeUnavailable) as failure:
             return failure
         return unconfirmed.get(of)

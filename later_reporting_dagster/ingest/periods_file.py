@@ -148,7 +148,7 @@ class PeriodsFile:
         """Return the rows of the period as they were before the fetch."""
         return pa.Table.from_pylist([*self._rows.get(period.key, {}).values()], schema=schema)
 
-    def write(
+    def store(
         self, received: Mapping[Period, Received], query: PerformanceQuery, policy: Policy
     ) -> dict[Period, SliceOutcome]:
         """Decide about each period; `save` writes what is accepted."""

@@ -66,7 +66,7 @@ class SliceWriter:
     keeping: set[str | None] = field(default_factory=set, init=False)
     _threads: CapacityLimiter = field(default_factory=partial(CapacityLimiter, WRITER_THREADS), init=False)
 
-    async def write(
+    async def write_response(
         self,
         query: PerformanceQuery,
         result: ListResult,
@@ -98,7 +98,7 @@ class SliceWriter:
         )
         unconfirmed: dict[Slice, AskAgain] = {}
 
-        async def write_batch(batch: Sequence[Slice]) -> None:
+        async def write_and_send(batch: Sequence[Slice]) -> None:
             rows = {each: received.by_slice[each] for each in batch}
             outcomes = await self._in_thread(self._write_batch, rows, query, result.requested_at, policy)
             for each, outcome in outcomes.items():
@@ -117,7 +117,7 @@ class SliceWriter:
 
         async with anyio.create_task_group() as batches:
             for start in range(0, len(slices), BATCH_SIZE):
-                batches.start_soon(write_batch, slices[start : start + BATCH_SIZE])
+                batches.start_soon(write_and_send, slices[start : start + BATCH_SIZE])
         if self.files.has_wrong_clock:
             self.progress.warn(WRONG_CLOCK)
         return unconfirmed
@@ -168,4 +168,4 @@ class SliceWriter:
             )
             for each, of_slice in rows.items()
         }
-        return self.files.write(received, query, policy)
+        return self.files.store(received, query, policy)

@@ -68,7 +68,7 @@ class StoredFile:
     """A file as it was read, or why it cannot be read now; without data and an error, there is none.
 
     Attributes:
-        version: that of the data, which `Lake.replace` compares; None in a store that does not.
+        version: that of the data, which `Lake.replace_files` compares; None in a store that does not.
         required: what its metadata have to have.
     """
 
@@ -242,7 +242,7 @@ class Lake:
                     data = new_files[file] = to_parquet(new, content_hash=content_hash, key_values=key_values)
                 size, changed = (new.num_rows, len(data)), not is_same
                 results[file] = WriteResult(self.url(table_name, file), *size, content_hash, changed, key_values)
-            failed = self.replace(table_name, new_files, stored=stored)
+            failed = self.replace_files(table_name, new_files, stored=stored)
             results |= failed
             waiting = [file for file, error in failed.items() if isinstance(error, ReplacedMeanwhile)]
             if not waiting:
@@ -250,7 +250,7 @@ class Lake:
         return results
 
     def read_files(self, table_name: str, files: Iterable[_File]) -> dict[_File, StoredFile]:
-        """Read partitions, or an unpartitioned table, with the versions that `replace` compares.
+        """Read partitions, or an unpartitioned table, with the versions that `replace_files` compares.
 
         Raises:
             ValueError: an instance id cannot be encoded; see `encode_instance_id`.
@@ -267,7 +267,7 @@ class Lake:
         paths = {file: partition_path(table_name, file) for file in files}
         return dict(zip(paths, self.storage.map(read, paths.values()), strict=True))
 
-    def replace(
+    def replace_files(
         self, table_name: str, files: Mapping[_File, bytes], *, stored: Mapping[_File, StoredFile]
     ) -> dict[_File, LakeUnavailable]:
         """Replace files that have not changed since they were read; return the error of each that was not replaced.
@@ -277,7 +277,7 @@ class Lake:
         """
         paths = {partition_path(table_name, file): file for file in files}
         versions = {path: stored[file].version for path, file in paths.items()}
-        failed = self.storage.write_all({path: files[file] for path, file in paths.items()}, replaced=versions)
+        failed = self.storage.put_all({path: files[file] for path, file in paths.items()}, replaced=versions)
         return {paths[path]: error for path, error in failed.items()}
 
     def read_table(self, table_name: str, partition: Partition | None = None, *, schema: pa.Schema) -> pa.Table | None:
@@ -428,7 +428,7 @@ class Lake:
     def check_writable(self) -> None:
         """Write a file below the root, read it and remove it; then `Storage.compares` is what the store has said."""
         path = f".check-{secrets.token_hex(8)}"
-        for error in self.storage.write_all({path: b"later-reporting"}, replaced={path: None}).values():
+        for error in self.storage.put_all({path: b"later-reporting"}, replaced={path: None}).values():
             raise error
         self.storage.read(path)
         self.storage.remove(path)

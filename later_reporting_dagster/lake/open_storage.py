@@ -174,20 +174,16 @@ class _LocalStorage(Storage):
         # A directory or a pipe in the place of a file: the file is missing.
         return status if S_ISREG(status.st_mode) else None
 
-    def write_all(
-        self, files: Mapping[str, bytes], *, replaced: Mapping[str, FileVersion | None] | None = None
-    ) -> dict[str, LakeUnavailable]:
-        failed = super().write_all(files, replaced=replaced)
-        written = [path for path in files if path not in failed]
+    def _sync_directories(self, paths: Sequence[str]) -> dict[str, LakeUnavailable]:
         # Each directory once, up to the root: if another writer has just created one, it may not be durable yet.
-        directories = dict.fromkeys(parent for path in written for parent in Path(path).parents)
+        directories = dict.fromkeys(parent for path in paths for parent in Path(path).parents)
         try:
             with self._translated_errors("write", ""):
                 for directory in directories:
                     _sync_directory(self._root / directory)
         except LakeUnavailable as error:
-            failed |= dict.fromkeys(written, error)
-        return failed
+            return dict.fromkeys(paths, error)
+        return {}
 
     def read_footer(self, path: str) -> FileMetadata | None:
         with self._translated_errors("read", path), suppress(FileNotFoundError), self._open(path) as file:

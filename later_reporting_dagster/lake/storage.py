@@ -66,7 +66,7 @@ class Storage(ABC):
     @property
     @abstractmethod
     def compares(self) -> bool:
-        """Whether `write_all` keeps a file that another writer has replaced since it was read."""
+        """Whether `put_all` keeps a file that another writer has replaced since it was read."""
 
     def map(self, function: Callable[[_Argument], _Result], arguments: Iterable[_Argument]) -> list[_Result]:
         """Return `function` of each argument, in order. Calls run in threads, because they wait for this storage."""
@@ -117,10 +117,10 @@ class Storage(ABC):
 
     def write(self, path: str, data: bytes) -> None:
         """Replace a file, or create it. After the return, it survives a loss of power."""
-        for error in self.write_all({path: data}).values():
+        for error in self.put_all({path: data}).values():
             raise error
 
-    def write_all(
+    def put_all(
         self, files: Mapping[str, bytes], *, replaced: Mapping[str, FileVersion | None] | None = None
     ) -> dict[str, LakeUnavailable]:
         """Replace files, given by path; return the error of each that was not replaced. Interrupts wait for its end.
@@ -140,7 +140,12 @@ class Storage(ABC):
         # One file, too, in a thread: an interrupt waits until it is written. An interrupted call of fsspec would go on
         # in the thread of its event loop, and the file appear after the end of the run.
         errors = zip(files, self._map_in_threads(error_of, [*files]), strict=True)
-        return {path: error for path, error in errors if error is not None}
+        failed = {path: error for path, error in errors if error is not None}
+        return failed | self._sync_directories([path for path in files if path not in failed])
+
+    def _sync_directories(self, paths: Sequence[str]) -> dict[str, LakeUnavailable]:  # noqa: ARG002
+        """Let the names of written files survive a loss of power, too; return the error of each for which it fails."""
+        return {}
 
     def remove(self, path: str) -> None:
         """Remove a file, if it exists."""

@@ -72,7 +72,7 @@ def append(root: str, *, writer: int, updates: int, storage_options: dict[str, A
             )
             rows = pa.concat_tables([before, pa.table({"id": pa.array([writer * updates + number], pa.int64())})])
             file = to_parquet(rows, content_hash=content_hash_of(rows), key_values={})
-            failed = lake.replace(TABLE_NAME, {None: file}, stored=stored)
+            failed = lake.replace_files(TABLE_NAME, {None: file}, stored=stored)
         assert not failed
 
 

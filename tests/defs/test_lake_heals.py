@@ -517,13 +517,13 @@ def environment(
         monkeypatch.setattr(f"later_reporting_dagster.{module}.utc_now", clock.now)
     monkeypatch.setitem(LaterClient.__init__.__kwdefaults__, "clock", clock.timestamp)
     install_points(monkeypatch)
-    write = DailyFiles.write
+    store = DailyFiles.store
 
     def noting_numbers(daily_files: DailyFiles, received: Mapping[Partition, Received], *arguments: Any) -> Any:
         numbers.update({content_hash_of(each.rows): number_of(each.rows) for each in received.values()})
-        return write(daily_files, received, *arguments)
+        return store(daily_files, received, *arguments)
 
-    monkeypatch.setattr(DailyFiles, "write", noting_numbers)
+    monkeypatch.setattr(DailyFiles, "store", noting_numbers)
     tables = ",".join((*RAW_ASSETS, *ROLLUPS, *SINGLE))
     home = shutil.copytree(prepared_dagster_home, folder / "home")
     settings = sandbox_settings(world.base_url, lake_root=str(folder / "lake"))

@@ -208,14 +208,14 @@ def test_a_kept_campaign_has_the_value_that_another_run_has_written_meanwhile(
     for path, data in before.items():
         (lake / path).write_bytes(data)
     storage = type(Lake(str(lake)).storage)
-    write_all = storage.write_all
+    put_all = storage.put_all
 
     def write_after_other_run(self: Any, files: Mapping[str, bytes], **options: Any) -> Any:
         for path in files.keys() & of_other_run.keys():
             (lake / path).write_bytes(of_other_run.pop(path))
-        return write_all(self, files, **options)
+        return put_all(self, files, **options)
 
-    monkeypatch.setattr(storage, "write_all", write_after_other_run)
+    monkeypatch.setattr(storage, "put_all", write_after_other_run)
     restrict_scope(service, small_world, (FIRST,))
     service.override = respond(lambda number: [row(number)], silent=SECOND)
     assert of.fetch(service, lake) == (set(), [])

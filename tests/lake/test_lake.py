@@ -156,7 +156,7 @@ def test_replace_keeps_what_another_writer_has_replaced(local: Lake) -> None:
     for day in (changed, created):
         local.write("posts", day, rows(2))
     data = to_parquet(rows(3), content_hash=content_hash_of(rows(3)), key_values={})
-    failed = local.replace("posts", dict.fromkeys(days, data), stored=read)
+    failed = local.replace_files("posts", dict.fromkeys(days, data), stored=read)
     assert {day: type(error) for day, error in failed.items()} == dict.fromkeys((changed, created), ReplacedMeanwhile)
     assert [local.read("posts", [day], schema=POSTS_SCHEMA).num_rows for day in days] == [2, 3, 2]
 

@@ -228,7 +228,7 @@ def test_a_file_that_is_removed_after_it_was_read_is_read_again(store: ObjectSto
     lake.write("posts", ONE, lake_writers.partition_rows(lake_writers.PARTITIONS[0], 1))
     stored = lake.read_files("posts", [ONE])
     lake.storage.remove(partition_path("posts", ONE))
-    failed = lake.replace("posts", {ONE: b"new"}, stored=stored)
+    failed = lake.replace_files("posts", {ONE: b"new"}, stored=stored)
     assert [type(error) for error in failed.values()] == [ReplacedMeanwhile]
     assert lake.read_files("posts", [ONE])[ONE].data is None
 
@@ -261,7 +261,7 @@ def test_a_large_file_is_compared_too(store: ObjectStore, lake: Lake) -> None:
     path, data = "posts/large", os.urandom(2**20) * 110
     stored = lake.storage.read_with_version(path)
     assert stored is None
-    assert lake.storage.write_all({path: data}, replaced={path: None}) == {}
-    (error,) = lake.storage.write_all({path: data}, replaced={path: None}).values()
+    assert lake.storage.put_all({path: data}, replaced={path: None}) == {}
+    (error,) = lake.storage.put_all({path: data}, replaced={path: None}).values()
     assert isinstance(error, ReplacedMeanwhile)
     assert lake.storage.read(path) == data
