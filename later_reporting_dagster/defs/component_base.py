@@ -165,10 +165,9 @@ class ComponentBase(dg.Model):
     translation: Annotated[TranslationFn[dg.AssetSpec] | None, TranslationFnResolver(lambda spec: {})] = Field(
         default=None, description="Changes the specs of all assets; `spec` is the default one."
     )
-    resource: Annotated[
-        LaterReportingResource,
-        dg.Resolver(LaterReportingResource.resolve_from_model, model_field_type=LaterReportingResource.model()),
-    ] = Field(default_factory=LaterReportingResource, description="The API and the lake: what a run needs.")
+    resource: LaterReportingResource = Field(
+        default_factory=LaterReportingResource, description="The API and the lake: what a run needs."
+    )
 
     def get_asset_spec(self, spec: dg.AssetSpec) -> dg.AssetSpec:
         """Return the spec of an asset. Override it to change any attribute but the key and the partitions."""

@@ -597,8 +597,11 @@ def yaml_model(model: type[BaseModel], described: type[BaseModel], **options: An
         field = described.model_fields[name]
         resolver = next((each for each in field.metadata if isinstance(each, dg.Resolver)), None)
         kind: Any = Union[field.annotation, str] if field.metadata else derived.annotation  # noqa: UP007 - computed
-        if resolver and resolver.model_field_type:  # Dagster adds a text, which makes errors about a mapping longer
+        # Dagster adds a text to each, which makes errors about a mapping longer.
+        if resolver and resolver.model_field_type:
             kind = resolver.model_field_type
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, dg.Resolvable):
+            kind = field.annotation.model()
         fields[name] = (kind, Field(default=derived.default, description=field.description))
     return create_model(model.__name__, __base__=dg.Model, **fields, **options)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -265,9 +265,7 @@ class AcmeResource(LaterReportingResource):
 
 
 class AcmeComponent(LaterReportingComponent):
-    resource: Annotated[
-        AcmeResource, dg.Resolver(AcmeResource.resolve_from_model, model_field_type=AcmeResource.model())
-    ]
+    resource: AcmeResource
 
 
 def test_resource_class_of_a_host_is_configured_in_yaml() -> None:
