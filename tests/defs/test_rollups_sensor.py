@@ -1,7 +1,7 @@
 """The sensor of rollups on a lake: what is outdated is made again, whatever the reason, and then nothing follows."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -184,6 +184,29 @@ def test_requests_are_made_once_also_if_the_daemon_dies_before_it_stores_the_cur
         ticks.project.instance.report_run_canceled(run)
         assert_success(ticks.project.execute(request))
     assert ticks.until_current() == [[OF_WHOLE_LAKE]]
+
+
+def test_of_two_code_locations_on_a_lake_each_notices_the_fetches_of_the_other_within_an_hour(
+    ticks: Ticks, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        other = Ticks(replace(ticks.project, instance=instance), monkeypatch, now=ticks.now)
+        other.until_current()  # the lists of files, after the due hour
+        restate(other, service)
+        assert ticks.tick() == []
+        assert ticks.tick(after=timedelta(hours=1)) == [{DAILY}, {WEEKLY}]
+        ticks.run()
+        ticks.until_current()
+        # What one has made, the other finds current.
+        assert (other.tick(), other.skipped) == ([], "Looked at the lake: nothing is outdated")
+
+
+def test_events_from_before_the_first_tick_make_no_rollup_outdated(ticks: Ticks) -> None:
+    assert_success(ticks.project.fetch(RAW))
+    assert ticks.until_current() == []
+    ticks.cursor = None
+    assert ticks.until_current() == [[{"coverage", REPORT}]]  # the lists of files, after the due hour
+    assert ticks.skipped == "Looked at the lake: nothing is outdated"
 
 
 def test_metric_that_is_requested_now_makes_rollups_outdated(ticks: Ticks, monkeypatch: pytest.MonkeyPatch) -> None:

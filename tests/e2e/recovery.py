@@ -44,6 +44,8 @@ ASSETS = (RAW, COVERAGE, *(table.name for table in ROLLUPS), REPORT)
 # Of jobs whose runs do not name assets.
 JOBS = {"later_posts": {RAW}, "later_coverage": {COVERAGE}}
 SENSORS = BY_API, OF_ROLLUPS = ("later_missing_files", "later_rollups")
+# The longest that a tick can take: then Dagster ends it.
+TICK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -195,14 +197,20 @@ class Recovery:
         return [run for run in runs if run.status is status]
 
     def ticks(self, sensor: str) -> list[InstigatorTick]:
-        """Return the ticks of a sensor since something was broken, in order."""
+        """Return the ticks of a sensor since something was broken, in order.
+
+        A tick that had begun before is one of them if it has requested something: it may have seen what was broken.
+        """
         states = self.instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
         return sorted(
             (
                 tick
                 for state in states
                 if state.name == sensor
-                for tick in self.instance.get_ticks(state.instigator_origin_id, state.selector_id, after=self.broken_at)
+                for tick in self.instance.get_ticks(
+                    state.instigator_origin_id, state.selector_id, after=self.broken_at - TICK_SECONDS
+                )
+                if tick.timestamp > self.broken_at or (tick.run_ids and (tick.end_timestamp or 0.0) > self.broken_at)
             ),
             key=lambda tick: tick.timestamp,
         )
