@@ -70,6 +70,7 @@ class DailyFiles:
         """
         outcomes: dict[Partition, SliceOutcome] = {}
         decisions: dict[Partition, Decision] = {}
+        asked = _metadata_of(query)
         waiting = [*received]
         for _ in range(MAX_ATTEMPTS):
             # As late as possible, but once for all: on an object store it is a request.
@@ -81,10 +82,11 @@ class DailyFiles:
                 found = self._stored(partition, file, metadata, new.rows.schema)
                 self.has_wrong_clock |= any(time > policy.latest for time in found.requested_at)
                 decision = decide(new, found, policy)
-                decision = quarantine_first(self.lake, self._bad_rows_path(partition), decision, new, query)
+                if new.bad_rows:
+                    decision = quarantine_first(self.lake, self._bad_rows_path(partition), decision, new, query)
                 decisions[partition] = decision
                 if isinstance(decision, Write):
-                    key_values = with_first_fetch(_metadata_of(query, new.requested_at), metadata)
+                    key_values = with_first_fetch({FETCHED_AT: instant_text(new.requested_at), **asked}, metadata)
                     metadata = FileMetadata(decision.rows.num_rows, decision.content_hash, key_values)
                     data = to_parquet(decision.rows, content_hash=decision.content_hash, key_values=key_values)
                     new_files[partition] = data
@@ -97,7 +99,7 @@ class DailyFiles:
             waiting = [partition for partition, error in failed.items() if isinstance(error, ReplacedMeanwhile)]
             if not waiting:
                 break
-        for partition, decision in decisions.items():
+        for partition, decision in decisions.items() if self._quarantined else ():
             has_no_bad_rows = isinstance(outcomes[partition], WrittenSlice) and not received[partition].bad_rows
             if has_no_bad_rows and replaces_quarantine(decision):
                 self._replace_bad_rows(self._bad_rows_path(partition), [], query)
@@ -168,7 +170,7 @@ def quarantine_first(
     lake: Lake, path: str, decision: Decision, received: Received, query: PerformanceQuery
 ) -> Decision:
     """Store the bad rows before the others replace anything, but not over those of a newer response."""
-    if received.bad_rows and replaces_quarantine(decision):
+    if replaces_quarantine(decision):
         try:
             lake.quarantine.write(path, received.bad_rows, query=query_text(query))
         except LakeUnavailable as error:
@@ -176,9 +178,8 @@ def quarantine_first(
     return decision
 
 
-def _metadata_of(query: PerformanceQuery, requested_at: datetime) -> dict[str, str]:
+def _metadata_of(query: PerformanceQuery) -> dict[str, str]:
     return {
-        FETCHED_AT: instant_text(requested_at),
         QUERIES: msgspec.json.encode([query_text(query)]).decode(),
         METRICS: msgspec.json.encode([metric.api_name for metric in query.metrics]).decode(),
     }

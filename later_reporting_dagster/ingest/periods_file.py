@@ -158,9 +158,10 @@ class PeriodsFile:
             self._refused |= dict.fromkeys(refused, new.requested_at.date())
             old = self._rows.get(period.key, {})
             decision = decide(new, self._stored_slice(old, new, policy), policy)
-            decision = quarantine_first(self.lake, self._bad_rows_path(query), decision, new, query)
-            if new.bad_rows and replaces_quarantine(decision):
-                self._quarantined.add(self._bad_rows_path(query))
+            if new.bad_rows:
+                decision = quarantine_first(self.lake, self._bad_rows_path(query), decision, new, query)
+                if replaces_quarantine(decision):
+                    self._quarantined.add(self._bad_rows_path(query))
             if isinstance(decision, Write | Newer):
                 self._accepted[period] = _Accepted(new, query, policy)
             outcomes[period] = self._outcome(period, decision, new, old)
