@@ -14,17 +14,15 @@ from email.message import EmailMessage
 
 import dagster as dg
 
-from later_reporting_dagster.defs.dagster_private import events_of_run
+from later_reporting_dagster.defs.dagster_private import check_results_of_run
 
 
 def mail_about(context: dg.RunStatusSensorContext) -> None:
     """Send a mail if the run failed, or a check in it."""
     run = context.dagster_run
-    events = events_of_run(context.instance, run.run_id, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
-    checks = [event.asset_check_evaluation_data for event in events]
     lines = [
         f"{check.severity.value}  {check.asset_key.to_user_string()}  {check.check_name}: {check.description}"
-        for check in checks
+        for check in check_results_of_run(context.instance, run.run_id)
         if not check.passed
     ]
     if run.status is dg.DagsterRunStatus.FAILURE:

@@ -109,7 +109,8 @@ def _check_settings(settings: ComponentBase, now: datetime) -> str:
             f"LATER_START_DATE is {settings.start_date}, which is not over yet (UTC), so there is nothing to fetch:"
             " set it earlier"
         )
-    dagster_instance().dispose()
+    with dagster_instance():
+        pass
     return (
         f"partitions from {settings.start_date}, {settings.lookback_days} days restated,"
         f" {len(settings.metrics)} metrics, DAGSTER_HOME {os.environ.get('DAGSTER_HOME')}"

@@ -18,7 +18,14 @@ from later_reporting_dagster.cli.project import Project
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.checks.posts import ROWS_BELONG, ROWS_UNIQUE
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.dagster_private import events_of_run, set_origin_of_runs
+from later_reporting_dagster.defs.dagster_private import (
+    StepFailure,
+    check_results_of_run,
+    failed_steps_of_run,
+    job_of_all_assets,
+    materializations_of_run,
+    set_origin_of_runs,
+)
 from later_reporting_dagster.defs.events import FAILED_PARTITIONS, describe_failures
 from later_reporting_dagster.defs.runs import REQUESTED_BY_TAG
 from later_reporting_dagster.ingest.progress import Progress
@@ -106,7 +113,7 @@ def materialize(
     assets, by name. An interrupted run raises a `ClickException`.
     """
     settings = project.settings
-    job = project.definitions.resolve_implicit_global_asset_job_def()
+    job = job_of_all_assets(project.definitions)
     console = {"config": {"log_level": "DEBUG" if verbose else "CRITICAL"}}
     ops = {settings.op_name(asset): {"config": dict(of_asset)} for asset, of_asset in (config or {}).items()}
     set_origin_of_runs(instance, job, project.location)
@@ -179,31 +186,20 @@ def _outcome(
     failures: list[Failure] = []
     error: str | None = None
     materializations: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {}
-    checks: list[dg.AssetCheckEvaluation] = []
-    kind = dg.DagsterEventType
     # `result` lacks what steps have logged, and the check evaluations of a failed run.
-    kinds = (kind.STEP_FAILURE, kind.ASSET_MATERIALIZATION, kind.ASSET_CHECK_EVALUATION)
-    for event in events_of_run(instance, result.run_id, *kinds):
-        if event.is_step_materialization:
-            made = event.step_materialization_data.materialization
-            materializations.setdefault(made.asset_key, []).append(made)
-        elif not event.is_step_failure:
-            checks.append(event.asset_check_evaluation_data)
-        elif of_partitions := _partition_failures(event):
-            asset = str(event.step_key).removeprefix(settings.op_name(""))
+    for made in materializations_of_run(instance, result.run_id):
+        materializations.setdefault(made.asset_key, []).append(made)
+    checks = check_results_of_run(instance, result.run_id)
+    for failed in failed_steps_of_run(instance, result.run_id):
+        if of_partitions := _partition_failures(failed):
+            asset = failed.step.removeprefix(settings.op_name(""))
             failures += [Failure(asset, *described) for described in describe_failures(of_partitions)]
-        else:
-            data = event.step_failure_data
-            cause = (data.error.cause or data.error) if data.error else None
-            if cause and cause.cls_name == dg.DagsterExecutionInterruptedError.__name__:
-                # Connections of Dagster stay open. On Python 3.13, SQLAlchemy logs an error for each at exit.
-                logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
-                raise Interrupted(
-                    "interrupted: what was written is kept, and `backfill --only-missing` fetches the rest"
-                )
-            described = data.user_failure_data and data.user_failure_data.description
-            raised = cause and cause.message.strip().removeprefix(f"{cause.cls_name}: ")
-            error = described or raised or error
+            continue
+        if failed.error == dg.DagsterExecutionInterruptedError.__name__:
+            # Connections of Dagster stay open. On Python 3.13, SQLAlchemy logs an error for each at exit.
+            logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+            raise Interrupted("interrupted: what was written is kept, and `backfill --only-missing` fetches the rest")
+        error = failed.description or failed.message.strip().removeprefix(f"{failed.error}: ") or error
     if not result.success and not failures and error is None:
         error = f"Run {result.run_id} failed. See its log in the Dagster UI."
     failures += [
@@ -221,10 +217,9 @@ def _outcome(
     )
 
 
-def _partition_failures(event: dg.DagsterEvent) -> Mapping[str, str]:
+def _partition_failures(failed: StepFailure) -> Mapping[str, str]:
     """Return the reason of each failed partition in the metadata of a step failure."""
-    user_data = event.step_failure_data.user_failure_data
-    entry = user_data.metadata.get(FAILED_PARTITIONS) if user_data else None
+    entry = failed.metadata.get(FAILED_PARTITIONS)
     return entry.data if isinstance(entry, dg.JsonMetadataValue) and isinstance(entry.data, dict) else {}
 
 

@@ -135,7 +135,7 @@ def _report_unknown_days(project: Project, instance: dg.DagsterInstance) -> None
     known = {name: data_versions(instance, settings.asset_key(name)) for name in names}
     stored = stored_coverage(lake)
     days = described_days(intact_files(lake, names, stored=stored), stored)
-    graph = project.definitions.resolve_asset_graph()
+    specs = {spec.key: spec for spec in project.definitions.resolve_all_asset_specs()}
     for (name, day), files in days.items():
         if files is None or day < settings.start_date:
             continue
@@ -151,7 +151,7 @@ def _report_unknown_days(project: Project, instance: dg.DagsterInstance) -> None
                 "dagster/uri": lake.day_url(name, day),
                 **({"instances": len(files)} if name in OF_INSTANCES else {}),
             },
-            tags=version_tags(version, code_version=graph.get(key).code_version),
+            tags=version_tags(version, code_version=specs[key].code_version),
         )
         instance.report_runless_asset_event(event)
 

@@ -155,7 +155,7 @@ class LaterReportingComponent(dg.Component, ComponentBase, dg.Resolvable):
                 ),
             },
             metadata={METADATA_PREFIX + self.name: dg.MetadataValue.json(settings)},
-            **build_automation(self, [spec for asset in assets for spec in asset.specs]),
+            **build_automation(self, [spec for asset in assets for spec in map(asset.get_asset_spec, asset.keys)]),
         )
 
     def _assets(self) -> Iterator[dg.AssetsDefinition]:

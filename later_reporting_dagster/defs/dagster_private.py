@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 import dagster as dg
@@ -23,17 +23,28 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NOTHING_TO_LOG",
+    "StepFailure",
     "add_tags",
+    "assets_of_job",
     "backfills_in_progress",
+    "check_results_of_run",
     "code_location_of",
     "code_locations_of_project",
     "definitions_in",
-    "events_of_run",
+    "failed_steps_of_run",
+    "job_of_all_assets",
+    "materializations",
+    "materializations_of_run",
     "max_runtime_seconds",
     "newest_event_at",
     "newest_failed_evaluations",
+    "newest_materialization_id",
     "newest_materialization_ids",
+    "op_context",
+    "planned_checks_of_run",
+    "selected_assets",
     "set_origin_of_runs",
+    "variable_of",
 ]
 
 
@@ -61,16 +72,74 @@ def newest_failed_evaluations(
     return found
 
 
-# The documented API has the records of one kind of event of an asset, or of runs, but not the events of a run.
-def events_of_run(instance: dg.DagsterInstance, run_id: str, *kinds: dg.DagsterEventType) -> list[dg.DagsterEvent]:
-    """Return the events of some kinds that a run has logged so far."""
-    return [entry.get_dagster_event() for entry in instance.all_logs(run_id, of_type={*kinds})]
+# The documented API has the records of one kind of event of an asset, or of runs, but not the events of a run, nor what
+# is in an event.
+def _events(instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType) -> list[dg.DagsterEvent]:
+    """Return the events of a kind that a run has logged so far."""
+    return [entry.get_dagster_event() for entry in instance.all_logs(run_id, of_type={kind})]
+
+
+def materializations_of_run(instance: dg.DagsterInstance, run_id: str) -> list[dg.AssetMaterialization]:
+    events = _events(instance, run_id, dg.DagsterEventType.ASSET_MATERIALIZATION)
+    return [event.step_materialization_data.materialization for event in events]
+
+
+def check_results_of_run(instance: dg.DagsterInstance, run_id: str) -> list[dg.AssetCheckEvaluation]:
+    events = _events(instance, run_id, dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+    return [event.asset_check_evaluation_data for event in events]
+
+
+def planned_checks_of_run(instance: dg.DagsterInstance, run_id: str) -> set[dg.AssetCheckKey]:
+    """Return the checks that a run evaluates."""
+    events = _events(instance, run_id, dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED)
+    return {event.asset_check_planned_data.asset_check_key for event in events}
+
+
+class StepFailure(NamedTuple):
+    """Why a step failed: the description and the metadata of its `dg.Failure`, or the error that it raised."""
+
+    step: str
+    description: str | None
+    metadata: Mapping[str, dg.MetadataValue]
+    error: str  # the name of its class
+    message: str
+
+
+def failed_steps_of_run(instance: dg.DagsterInstance, run_id: str) -> list[StepFailure]:
+    failures = []
+    for event in _events(instance, run_id, dg.DagsterEventType.STEP_FAILURE):
+        data = event.step_failure_data
+        cause, of_user = (data.error.cause or data.error) if data.error else None, data.user_failure_data
+        failures.append(
+            StepFailure(
+                str(event.step_key),
+                of_user.description if of_user else None,
+                of_user.metadata if of_user else {},
+                (cause.cls_name or "") if cause else "",
+                cause.message if cause else "",
+            )
+        )
+    return failures
 
 
 def newest_event_at(instance: dg.DagsterInstance, run_id: str) -> float | None:
     """Return when a run logged its newest event, as a timestamp; None if it has logged none."""
     newest = instance.get_records_for_run(run_id, limit=1, ascending=False).records
     return newest[0].timestamp if newest else None
+
+
+def materializations(
+    instance: dg.DagsterInstance, filter_: dg.AssetRecordsFilter, *, limit: int
+) -> list[dg.AssetMaterialization]:
+    """Return the newest materializations of an asset."""
+    records = instance.fetch_materializations(filter_, limit=limit).records
+    return [made for record in records if (made := record.asset_materialization)]
+
+
+def newest_materialization_id(instance: dg.DagsterInstance, keys: Sequence[dg.AssetKey]) -> int:
+    """Return the id of the newest materialization of any of some assets; 0 without any."""
+    records = instance.get_asset_records(keys)
+    return max([record.asset_entry.last_materialization_storage_id or 0 for record in records], default=0)
 
 
 # A documented call for each partition would be a query for each.
@@ -82,6 +151,36 @@ def newest_materialization_ids(instance: dg.DagsterInstance, key: dg.AssetKey) -
 # The documented API sets tags of a run only when it is requested.
 def add_tags(instance: dg.DagsterInstance, run_id: str, tags: Mapping[str, str]) -> None:
     instance.add_run_tags(run_id, dict(tags))
+
+
+# Dagster's documented API does not say what a run, or a job, makes.
+def selected_assets(run: dg.DagsterRun) -> Set[dg.AssetKey]:
+    """Return the assets that were selected for a run; none if it executes a whole job."""
+    return run.asset_selection or frozenset()
+
+
+def assets_of_job(job: dg.JobDefinition) -> Set[dg.AssetKey]:
+    """Return the assets that a job materializes."""
+    return {*job.asset_layer.executable_asset_keys}
+
+
+def job_of_all_assets(definitions: dg.Definitions) -> dg.JobDefinition:
+    """Return the job that *Materialize* in the UI executes parts of."""
+    return definitions.resolve_implicit_global_asset_job_def()
+
+
+# In older versions of Dagster, the context of a check has no partitions, but this one has.
+def op_context(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> dg.OpExecutionContext:
+    return context.op_execution_context
+
+
+# The classes of `dg.EnvVar("X")` and `dg.EnvVar.int("X")`.
+_ENVIRONMENT_VARIABLES = (dg.EnvVar, type(dg.EnvVar.int("X")))
+
+
+def variable_of(value: object) -> str | None:
+    """Return the name of the environment variable of an `EnvVar`; None for another value."""
+    return value.env_var_name if isinstance(value, _ENVIRONMENT_VARIABLES) else None
 
 
 def max_runtime_seconds(instance: dg.DagsterInstance) -> float | None:

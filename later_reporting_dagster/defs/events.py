@@ -19,7 +19,7 @@ from dagster import AssetExecutionContext
 from later_reporting_dagster.client import LaterError
 from later_reporting_dagster.contract.days import day_ranges
 from later_reporting_dagster.defs.checks.check import join_first
-from later_reporting_dagster.defs.dagster_private import NOTHING_TO_LOG, newest_materialization_ids
+from later_reporting_dagster.defs.dagster_private import NOTHING_TO_LOG, materializations, newest_materialization_ids
 from later_reporting_dagster.ingest.fetch_days import FetchedDay
 from later_reporting_dagster.ingest.progress import is_temporary
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
@@ -97,7 +97,7 @@ def partition_materialization(
 ) -> dg.AssetMaterialization:
     """Return the event of the partition that starts with `day`. `provenance` are tags from `provenance_tags`."""
     key = context.asset_key
-    tags = version_tags(data_version, code_version=context.assets_def.specs_by_key[key].code_version)
+    tags = version_tags(data_version, code_version=context.assets_def.get_asset_spec(key).code_version)
     return dg.AssetMaterialization(
         asset_key=key, partition=day.isoformat(), metadata=dict(metadata), tags={**tags, **(provenance or {})}
     )
@@ -143,9 +143,8 @@ def data_versions(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str | 
     versions: dict[str | None, str | None] = {}
     for start in range(0, len(ids), RECORDS_PER_QUERY):
         filter_ = dg.AssetRecordsFilter(key, storage_ids=ids[start : start + RECORDS_PER_QUERY])
-        for record in instance.fetch_materializations(filter_, limit=RECORDS_PER_QUERY).records:
-            if event := record.asset_materialization:
-                versions[event.partition] = (event.tags or {}).get("dagster/data_version")
+        for event in materializations(instance, filter_, limit=RECORDS_PER_QUERY):
+            versions[event.partition] = (event.tags or {}).get("dagster/data_version")
     return versions
 
 

@@ -100,8 +100,8 @@ class LaterLake(dg.ConfigurableIOManager):
     @cached_property
     def _definition(self) -> dg.IOManagerDefinition:
         @named_as(type(self))
-        def create(context: dg.InitResourceContext) -> dg.IOManager:
-            return self.create_io_manager(context)
+        def create(_context: dg.InitResourceContext) -> dg.IOManager:
+            return self
 
         return dg.IOManagerDefinition(create, config_schema={}, description=described_settings(self))
 

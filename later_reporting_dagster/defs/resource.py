@@ -44,14 +44,13 @@ from later_reporting_dagster.client.auth import validate_base_url
 from later_reporting_dagster.client.rate_limiter import rate_limit_path
 from later_reporting_dagster.contract import API_VERSIONS, CURSOR, PAGED, ApiVersion
 from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.defs.dagster_private import variable_of
 from later_reporting_dagster.ingest.decide import WriteLimits
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake import Lake, encode_instance_id
 from later_reporting_dagster.server.sandbox import SandboxOptions, demo_sandbox
 
 DEFAULT_NAME = "later"
-# The classes of `dg.EnvVar("X")` and `dg.EnvVar.int("X")`.
-_ENVIRONMENT_VARIABLES = (dg.EnvVar, type(dg.EnvVar.int("X")))
 _REFERENCE = re.compile(r"""\{\{\s*env(?:\.(\w+)|\(\s*["'](\w+)["']\s*\))\s*\}\}""")
 _TEMPLATE = re.compile(r"\{\{|\{%")
 NAMES_IN_YAML = dg.Resolver.default(model_field_type=list[str] | str)
@@ -203,7 +202,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
 
         `EnvVar` itself is the name of the variable, and `EnvVar.int` is 0.
         """
-        if not (isinstance(value, _ENVIRONMENT_VARIABLES) or _is_reference(value)):
+        if not (variable_of(value) or _is_reference(value)):
             return check(value)
         if text := os.environ.get(variable_name(value) or ""):
             check(text)
@@ -509,8 +508,8 @@ def _variables_in(value: object) -> Iterator[str]:
 
 def variable_name(value: object) -> str | None:
     """Return the name of the environment variable that a value stands for; None if it does not stand for one."""
-    if isinstance(value, _ENVIRONMENT_VARIABLES):
-        return value.env_var_name
+    if (name := variable_of(value)) is not None:
+        return name
     if isinstance(value, Mapping) and value.keys() == {"env"} and isinstance(value["env"], str):
         return value["env"]
     return None

@@ -11,7 +11,12 @@ import dagster as dg
 
 from later_reporting_dagster.contract.days import days_between, newest_day, parse_day_ranges, utc_now
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.dagster_private import backfills_in_progress, newest_event_at
+from later_reporting_dagster.defs.dagster_private import (
+    assets_of_job,
+    backfills_in_progress,
+    newest_event_at,
+    selected_assets,
+)
 from later_reporting_dagster.defs.partitions import RANGE_END_TAG, RANGE_START_TAG, build_partitions_def, selected_range
 from later_reporting_dagster.lake.tables import OF_INSTANCES
 from later_reporting_dagster.quality.outdated import Outdated
@@ -96,7 +101,8 @@ def days_in_progress(instance: dg.DagsterInstance, component: ComponentBase) -> 
     keys = {component.asset_key(name) for name in OF_INSTANCES}
     days: set[date] = set()
     for run in runs_in_progress(instance):
-        fetches = run.asset_selection & keys if run.asset_selection else run.job_name == component.posts_job_name
+        assets = selected_assets(run)
+        fetches = assets & keys if assets else run.job_name == component.posts_job_name
         if fetches and (selected := selected_range(run.tags)):
             days.update(days_between(*selected))
             ops: Mapping[str, Any] = run.run_config.get("ops", {})  # type: ignore[assignment]
@@ -114,8 +120,8 @@ def tables_in_progress(context: dg.SensorEvaluationContext, component: Component
     # Between two runs of a backfill, no run is in progress. Backfills first: they begin before their runs.
     keys = backfills_in_progress(context.instance)
     for run in runs_in_progress(context.instance):
-        if run.asset_selection:
-            keys |= run.asset_selection
+        if assets := selected_assets(run):
+            keys |= assets
         elif context.repository_def.has_job(run.job_name):
-            keys.update(context.repository_def.get_job(run.job_name).asset_layer.executable_asset_keys)
+            keys.update(assets_of_job(context.repository_def.get_job(run.job_name)))
     return {name for key, name in all_names.items() if key in keys}

@@ -13,6 +13,7 @@ from later_reporting_dagster.contract.days import day_ranges, newest_day
 from later_reporting_dagster.defs.checks.check import to_evaluation
 from later_reporting_dagster.defs.checks.posts import evaluate_fetched, evaluate_listing
 from later_reporting_dagster.defs.component_base import ComponentBase
+from later_reporting_dagster.defs.dagster_private import newest_materialization_id
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import preview, table_result, version_tags
 from later_reporting_dagster.defs.partitions import range_tags
@@ -87,10 +88,9 @@ def rollups_sensor(component: ComponentBase, derived: Sequence[str]) -> dg.Senso
         due = now.replace(hour=component.due_hour_utc, minute=0, second=0, microsecond=0)
         # In this order: a run that begins after it was looked for logs its events after they were.
         in_progress = tables_in_progress(context, component) & waits_for
-        records = context.instance.get_asset_records(fetched)
         dagster = Dagster(
             in_progress=in_progress,
-            event=max([record.asset_entry.last_materialization_storage_id or 0 for record in records], default=0),
+            event=newest_materialization_id(context.instance, fetched),
             now=now.timestamp(),
             due=due.timestamp(),
             patience=component.max_wait_hours * HOUR,
@@ -207,7 +207,7 @@ def missing_files_sensor(component: ComponentBase, posts_job: Any, coverage_job:
             return dg.SensorResult(run_requests=requests, skip_reason=skip_reason)
         assert context.repository_def is not None
         # That of the definitions, which a translation may have changed, as runs log it.
-        code_version = context.repository_def.asset_graph.get(key).code_version
+        code_version = context.repository_def.assets_defs_by_key[key].get_asset_spec(key).code_version
         result = table_result(written, {"instances": preview(rows, limit=rows.num_rows)})
         tags = version_tags(written.content_hash, code_version=code_version)
         checks = [

@@ -29,7 +29,7 @@ from later_reporting_dagster.lake.tables import RawTable
 from later_reporting_dagster.quality.instances import load_instances
 from later_reporting_dagster.rollups.rollup_tables import Cadence
 
-MAX_RUNTIME_TAG = "dagster/max_runtime"
+MAX_RUNTIME_TAG, PARENT_RUN_TAG = "dagster/max_runtime", "dagster/parent_run_id"
 # At 120 requests a minute, of files with up to 400 posts. A history of 200 instances takes 0.25 s for each.
 SECONDS_PER_FILE = 2
 
@@ -223,12 +223,12 @@ def _continued_run(context: dg.AssetExecutionContext, config: FetchConfig, metri
     """
     if context.retry_number:
         return context.run.run_id
-    op_name = context.op_execution_context.op_handle.name
+    op_name = context.op_def.name
     tag = f"{op_name}/metrics"
     names = ",".join(sorted(metric.api_name for metric in metrics))
     fetched = sha256(names.encode()).hexdigest()[:16]
     add_tags(context.instance, context.run.run_id, {tag: fetched})
-    parent_id = context.run.get_parent_run_id()
+    parent_id = context.run.tags.get(PARENT_RUN_TAG)
     parent = context.instance.get_run_by_id(parent_id) if parent_id else None
     if parent is None or parent.is_success or parent.tags.get(tag) != fetched:
         return None

@@ -10,7 +10,7 @@ from later_reporting_dagster.defs.checks.posts import POSTS_STEPS
 from later_reporting_dagster.defs.checks.rollups import rollup_checks
 from later_reporting_dagster.defs.checks.totals import TOTALS_STEPS
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.dagster_private import events_of_run
+from later_reporting_dagster.defs.dagster_private import op_context, planned_checks_of_run
 from later_reporting_dagster.defs.resource import LaterReportingResource, setting_name
 from later_reporting_dagster.lake import FileDamaged, LakeUnavailable
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
@@ -25,19 +25,13 @@ def check_steps(component: ComponentBase) -> list[CheckStep]:
 def check_definitions(component: ComponentBase) -> list[dg.AssetChecksDefinition]:
     """Return the definitions of all checks for Dagster."""
     definitions = [step.definition(component) for step in check_steps(component)]
-    names = {key.name for each in definitions for key in each.check_keys}
+    names = {spec.name for each in definitions for spec in each.check_specs}
     if unknown := [name for name in component.blocking_checks if name not in names]:
         raise dg.DagsterInvalidDefinitionError(
             f"{setting_name('blocking_checks')}: there is no check {', '.join(unknown)}; there are"
             f" {', '.join(sorted(names))}"
         )
     return definitions
-
-
-def planned_checks(context: AssetExecutionContext) -> set[dg.AssetCheckKey]:
-    """Return the checks that the run evaluates."""
-    planned = events_of_run(context.instance, context.run.run_id, dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED)
-    return {event.asset_check_planned_data.asset_check_key for event in planned}
 
 
 def evaluate_skipped_checks(
@@ -52,7 +46,8 @@ def evaluate_skipped_checks(
     These are the checks of the run that read the asset. A check that a run skips looks like one that failed.
     `instances` are those that the run expects. An error is logged as a warning: it would hide why the step fails.
     """
-    days, planned = days_of_run(context.op_execution_context, {context.asset_key}), planned_checks(context)
+    days = days_of_run(op_context(context), {context.asset_key})
+    planned = planned_checks_of_run(context.instance, context.run.run_id)
     run = CheckRun(later, component, planned, *days, failed_before(context.instance, planned), instances)
     for step in check_steps(component):
         if context.asset_key not in map(component.asset_key, [*step.checks, *step.deps]):

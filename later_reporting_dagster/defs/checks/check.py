@@ -14,7 +14,13 @@ from dagster import AssetCheckExecutionContext
 
 from later_reporting_dagster.contract.days import day_ranges, days_between, parse_day_ranges
 from later_reporting_dagster.defs.component_base import ComponentBase
-from later_reporting_dagster.defs.dagster_private import events_of_run, newest_failed_evaluations
+from later_reporting_dagster.defs.dagster_private import (
+    assets_of_job,
+    materializations_of_run,
+    newest_failed_evaluations,
+    op_context,
+    selected_assets,
+)
 from later_reporting_dagster.defs.resource import LaterReportingResource
 
 WARN = dg.AssetCheckSeverity.WARN
@@ -174,7 +180,7 @@ class CheckStep:
         )
         def run_checks(context: AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
             keys = {component.asset_key(table) for table in (*self.checks, *self.deps)}
-            days = days_of_run(context.op_execution_context, keys)
+            days = days_of_run(op_context(context), keys)
             selected = context.selected_asset_check_keys
             failed = failed_before(context.instance, selected) if days[0] else {}
             yield from self.results(CheckRun(component.later(context), component, selected, *days, failed))
@@ -191,16 +197,14 @@ def days_of_run(
     selects years, and materializes a few days or none; then no day is between the returned ones. Days that it has
     materialized besides those that it selects are returned separately.
     """
-    # In older versions of Dagster, the context of a check itself has no partitions.
     if not (context.has_partition_key or context.has_partition_key_range):
         return None, frozenset()
     selected = context.partition_key_range
     first, last = date.fromisoformat(selected.start), date.fromisoformat(selected.end)
-    executed = context.run.asset_selection or context.job_def.asset_layer.executable_asset_keys
+    executed = selected_assets(context.run) or assets_of_job(context.job_def)
     if keys.isdisjoint(executed):
         return (first, last), frozenset()
-    logged = events_of_run(context.instance, context.run.run_id, dg.DagsterEventType.ASSET_MATERIALIZATION)
-    events = [event.step_materialization_data.materialization for event in logged]
+    events = materializations_of_run(context.instance, context.run.run_id)
     days = {date.fromisoformat(event.partition) for event in events if event.asset_key in keys and event.partition}
     within = {day for day in days if first <= day <= last}
     return (min(within), max(within)) if within else (date.max, date.min), frozenset(days - within)
