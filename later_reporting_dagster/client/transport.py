@@ -126,6 +126,7 @@ class Transport:
         """
         max_attempts = min(self.retry.max_attempts, request.max_attempts or self.retry.max_attempts)
         attempt, rejected_tokens, refusals, refused_since = 1, 0, 0, math.inf
+        host = self.base_url.partition("://")[2]
         while True:
             if self._refusal:
                 raise RetriesExhausted(f"{request.description}: not sent. {self._refusal}")
@@ -153,9 +154,9 @@ class Transport:
                 refusals, refused_since = 0, math.inf
                 wait = self.retry.wait_after(attempt, requested_wait=result.wait_seconds, jitter=self.random())
                 if wait is None or attempt >= max_attempts:
-                    raise RetriesExhausted(f"{result.message}. Failed in {attempt} attempts: try again later.")
+                    failed = f"Failed in {attempt} attempts at {host}: try again later."
+                    raise RetriesExhausted(f"{result.message}. {failed}")
                 attempt += 1
-            host = self.base_url.partition("://")[2]
             self.on_event(ClientEvent("retry", result.message, wait, attempts=refusals or attempt - 1, host=host))
             await self.sleep(wait)
             rejected_tokens = 0  # the next token may have expired during the wait

@@ -119,6 +119,7 @@ class Progress:
         oddities: deviations of the responses from the documentation, by kind.
         rows_by_fate: rows that were received, and of these the rows that were written, are in quarantine, belong to
             files that failed or are newer, and are others: of days and instances that were not asked for.
+        logged_attempts: how often a request had failed when that was last logged; 0 while pages arrive.
         status: the current wait, such as "waiting 30 s for the rate limit"; empty while pages arrive.
     """
 
@@ -135,6 +136,7 @@ class Progress:
     warnings: list[str] = field(default_factory=list)
     oddities: Counter[str] = field(default_factory=Counter)
     rows_by_fate: Counter[str] = field(default_factory=Counter)
+    logged_attempts: int = 0
     status: str = ""
 
     def check_conservation(self) -> None:
@@ -183,7 +185,7 @@ class Progress:
         match event.kind:
             case "page":
                 self.requests += 1
-                self.status = ""
+                self.status, self.logged_attempts = "", 0
             case "rate limit":
                 self.rate_limit_waits += 1
                 # Concurrent requests wait at the same time; one log line is enough for all of them.
@@ -193,6 +195,10 @@ class Progress:
             case "retry":
                 self.retries += 1
                 self.status = f"retrying in {event.seconds:.0f} s"
+                # In an outage, all concurrent requests fail.
+                if event.attempts <= self.logged_attempts:
+                    return ""
+                self.logged_attempts = event.attempts
                 failed = f", after {event.attempts} attempts at {event.host}" if event.is_serious else ""
                 return f"Retrying in {event.seconds:.1f} s{failed}: {event.reason}"
             case "refetch":

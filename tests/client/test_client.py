@@ -56,7 +56,7 @@ def test_list_without_a_token_names_no_way_around_the_list(new_client, events):
     with socket() as unused:
         unused.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{unused.getsockname()[1]}"
-        with pytest.raises(RetriesExhausted, match="^token: ConnectError.* Failed in 8 attempts: try again later.$"):
+        with pytest.raises(RetriesExhausted, match=f"^token: ConnectError.* 8 attempts at {host}: try again later.$"):
             fetch_instances(new_client(base_url=f"http://{host}"))
     retries = of_type(events, "retry")
     assert [event.attempts for event in retries] == [1, 2, 3, 4, 5, 6, 7]

@@ -300,7 +300,8 @@ def test_secret_that_a_proxy_echoes_in_an_escaped_form_is_not_shown(new_client, 
     with raw_server(echo, keep_alive=False) as base_url, pytest.raises(RetriesExhausted) as raised:
         fetch_posts(new_client(base_url=base_url, credentials=credentials), july)
     reason = "RemoteProtocolError" if is_status_line else "HTTP 502 PROXY"
-    assert str(raised.value) == f"token: {reason}. Failed in 8 attempts: try again later."
+    host = base_url.removeprefix("http://")
+    assert str(raised.value) == f"token: {reason}. Failed in 8 attempts at {host}: try again later."
     assert {event.reason for event in of_type(events, "retry")} == {f"token: {reason}"}
 
 

@@ -53,14 +53,23 @@ def test_progress_counts_events_and_tells_what_to_log() -> None:
     progress = Progress("posts_published")
     events = [
         ClientEvent("page"),
-        ClientEvent("retry", "HTTP 503", 0.5),
+        ClientEvent("retry", "HTTP 503", 0.5, attempts=1),
         ClientEvent("refetch", "3 rows are duplicates"),
         ClientEvent("rate limit", seconds=1.0),
     ]
     lines = [line for event in events if (line := progress.count(event))]
     assert lines == ["Retrying in 0.5 s: HTTP 503", "Fetching again from the first page: 3 rows are duplicates"]
     expected = Progress("posts_published", requests=1, retries=1, rate_limit_waits=1, status="retrying in 0 s")
+    expected.logged_attempts = 1
     assert progress == expected
+
+    # Of concurrent requests that fail, one is logged for each attempt, until a page arrives.
+    events = [ClientEvent("retry", "HTTP 503", 0.5, attempts=attempts) for attempts in (1, 2, 2, 3, 3, 1)]
+    lines = [line for event in events if (line := progress.count(event))]
+    assert lines == ["Retrying in 0.5 s: HTTP 503", "Retrying in 0.5 s, after 3 attempts at : HTTP 503"]
+    assert progress.retries == 7
+    progress.count(ClientEvent("page"))
+    assert progress.count(events[0]) == "Retrying in 0.5 s: HTTP 503"
 
     # Of concurrent requests that wait for long, one is logged.
     lines = [progress.count(ClientEvent("rate limit", seconds=40.0)) for _ in range(3)]
