@@ -153,8 +153,7 @@ async def _check_api(
             listed = await later.fetch_list(client)
             instances = later.configured_instances()
             with suppress(*user_errors()):  # those of the lake, which has a check of its own
-                retired = later.lake().retired.ids()
-                instances = tuple(each for each in instances if each not in retired)
+                instances = tuple(filter(later.lake().retired.marks().is_in_numbers, instances))
             results.append(_check_scope(listed, instances))
             subject = "posts"
             results.append(CheckResult(subject, await _check_posts(client, instances, newest_day(now()))))

@@ -120,7 +120,7 @@ def retire(*, instance: str, undo: bool) -> None:
     instances, dimension = load_instances(lake), stored_instances(lake)
     known = instances.known.union([] if dimension is None else dimension["instance_id"].to_pylist())
     retired = instances.retired
-    candidates = retired if undo else known - retired
+    candidates = retired if undo else instances.marks.in_numbers(known)
     if instance not in candidates:
         state = "not retired" if undo else "already retired" if instance in retired else "not in this lake"
         others = ", ".join(map(one_line, sorted(candidates))) or "none"

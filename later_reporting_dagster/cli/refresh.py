@@ -111,12 +111,12 @@ def refresh_all(project: Project, *, instance: dg.DagsterInstance, lists_outdate
 
 def _describe_unusable(lake: Lake) -> str:
     """Return which raw files count as missing, although they exist, and what heals them; an empty text without any."""
-    retired = lake.retired.ids()  # nothing fetches their files again
+    marks = lake.retired.marks()  # nothing fetches the files of others again
     unusable = stored_coverage(lake).filter(pc.field("file_version").is_valid() & ~pc.field("has_file"))
     found = [
         one_line(lake.url(record.table_name, record.partition))
         for record in from_table(unusable)
-        if record.instance_id not in retired
+        if marks.is_in_numbers(record.instance_id)
     ]
     if not found:
         return ""

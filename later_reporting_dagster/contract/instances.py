@@ -1,6 +1,32 @@
 """Which instances a step fetches, expects and asks totals of, and which are in the numbers. One answer for all."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """The marks of a lake, which decide alone whose files and rows are in the numbers.
+
+    They are part of `Instances`, for whoever reads some files and need not know which others there are.
+
+    Attributes:
+        retired: those that are marked as retired.
+    """
+
+    retired: frozenset[str] = frozenset()
+
+    def is_in_numbers(self, instance_id: str | None) -> bool:
+        """Return whether what the lake has of an instance is in the numbers; None is what is of all together."""
+        return instance_id not in self.retired
+
+    def in_numbers(self, instance_ids: Collection[str]) -> frozenset[str]:
+        """Return which of some instances are in the numbers, if the lake has anything of them."""
+        return frozenset(filter(self.is_in_numbers, instance_ids))
+
+
+NO_MARKS = Marks()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,14 +43,23 @@ class Instances:
         listed: those that the API lists; None if that is not known.
         seen: those that it has ever listed.
         stored: those with a file of posts.
-        retired: those that are marked as retired.
+        marks: which are retired.
     """
 
     configured: frozenset[str] = frozenset()
     listed: frozenset[str] | None = None
     seen: frozenset[str] = frozenset()
     stored: frozenset[str] = frozenset()
-    retired: frozenset[str] = frozenset()
+    marks: Marks = NO_MARKS
+
+    @property
+    def retired(self) -> frozenset[str]:
+        """Those that are marked as retired."""
+        return self.marks.retired
+
+    def limited_to(self, instance_ids: Collection[str]) -> Self:
+        """Return those of a run that fetches only these; without any, the same."""
+        return replace(self, configured=frozenset(instance_ids)) if instance_ids else self
 
     @property
     def known(self) -> frozenset[str]:
@@ -49,7 +84,7 @@ class Instances:
     @property
     def in_numbers(self) -> frozenset[str]:
         """Those that rollups, the report and `serve` are about."""
-        return self.stored - self.retired
+        return self.marks.in_numbers(self.stored)
 
     @property
     def unlisted(self) -> frozenset[str]:

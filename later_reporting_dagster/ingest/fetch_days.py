@@ -194,9 +194,10 @@ async def fetch_days(
 async def _with_list(fetch: DayFetch, client: LaterClient) -> Instances:
     """Return the instances of the step, with the list of the API if it decides what is fetched."""
     instances = fetch.instances
-    if not (fetch.instance_ids or instances.configured) and instances.listed is None:
+    named = instances.limited_to(fetch.instance_ids).configured
+    if not named and instances.listed is None:
         instances = replace(instances, listed=frozenset(await client.fetch_instances()))
-    if not (fetch.instance_ids or instances.configured or instances.listed):
+    if not (named or instances.listed):
         raise QueryRejected(
             "The credentials have no access to any instance: have instances added to their scope.", status=403
         )
@@ -205,12 +206,13 @@ async def _with_list(fetch: DayFetch, client: LaterClient) -> Instances:
 
 def _names(fetch: DayFetch, instances: Instances, progress: Progress) -> tuple[str, ...]:
     """Return the instances to fetch. A warning names those that are asked for, and retired."""
-    if named := instances.retired.intersection(fetch.instance_ids or instances.configured):
+    limited = instances.limited_to(fetch.instance_ids)
+    if named := limited.configured - limited.to_fetch:
         progress.warnings.append(
             f"Retired, so not fetched: {', '.join(sorted(named))}. Leave them out, or undo it by"
             " `later-reporting retire --undo ID`"
         )
-    return tuple(sorted({*fetch.instance_ids} - instances.retired if fetch.instance_ids else instances.to_fetch))
+    return tuple(sorted(limited.to_fetch))
 
 
 def _plan(

@@ -13,6 +13,7 @@ from typing import Any, TypedDict, TypeVar, Unpack
 
 import pyarrow as pa
 
+from later_reporting_dagster.contract.instances import NO_MARKS, Marks
 from later_reporting_dagster.lake.file_metadata import (
     CONTENT_HASH,
     FETCHED_AT,
@@ -128,7 +129,7 @@ class Lake:
 
     Attributes:
         root: the root, without credentials.
-        retired: the instances that rollups leave out.
+        retired: the marks of instances that are not in the numbers.
 
     Args:
         root: a local path, or the URL of an object store.
@@ -356,13 +357,12 @@ class Lake:
         return [*self.file_versions(table_name, days=days)]
 
     def file_versions(
-        self, table_name: str, *, days: Iterable[date] | None = None, with_retired: bool = True
+        self, table_name: str, *, days: Iterable[date] | None = None, marks: Marks = NO_MARKS
     ) -> dict[Partition, FileVersion]:
         """Return the version of the file of each partition, as `partitions` lists them. It is part of the listing.
 
-        Without those of retired instances, it is what rollups are computed from.
+        `marks`: if given, only files of instances that are in the numbers.
         """
-        retired = frozenset() if with_retired else self.retired.ids()
         wanted = None if days is None else set(days)
         is_remote, listed = self.storage.is_remote, wanted
         if listed is None and is_remote:
@@ -384,7 +384,7 @@ class Lake:
                 has_instance = partition.instance_id is not None
                 # A file with the layout of another table is none of this one.
                 is_of_table = declared is None or declared.has_file_per_instance is has_instance
-                if is_of_table and partition.instance_id not in retired:
+                if is_of_table and marks.is_in_numbers(partition.instance_id):
                     found.append((partition_sort_key(partition), partition, version))
         # A list is sorted, because to hash a million partitions several times takes longer than to list them.
         found.sort(key=itemgetter(0))

@@ -4,6 +4,10 @@ A mark is a file of its own, `{root}/_retired/instance_id={percent-encoded id}/r
 listing of the API, on a setting or on a table. Other readers of the lake skip names that begin with an underscore.
 """
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from later_reporting_dagster.contract.instances import Marks
 from later_reporting_dagster.lake.paths import INSTANCE_PREFIX, decode_instance_id, encode_instance_id
 from later_reporting_dagster.lake.storage import LakeUnavailable, Storage
 
@@ -17,12 +21,12 @@ class RetiredInstances:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
-    def ids(self) -> frozenset[str]:
-        """Return the ids of the retired instances. It takes one listing.
+    def marks(self) -> Marks:
+        """Return which instances are retired. It takes one listing.
 
         A folder with another name is an error: its instance would come back into the numbers.
         """
-        return frozenset(map(self._instance_id, self._storage.named_files([_DIRECTORY], _FILE_NAME)))
+        return Marks(frozenset(map(self._instance_id, self._storage.named_files([_DIRECTORY], _FILE_NAME))))
 
     def _instance_id(self, path: str) -> str:
         folder = path.removesuffix(f"/{_FILE_NAME}")
@@ -45,3 +49,9 @@ class RetiredInstances:
     @staticmethod
     def _path(instance_id: str) -> str:
         return f"{_DIRECTORY}/{INSTANCE_PREFIX}{encode_instance_id(instance_id)}/{_FILE_NAME}"
+
+
+def rows_in_numbers(rows: pa.Table, marks: Marks) -> pa.Table:
+    """Return the rows of a table whose instances, in the column `instance_id`, are in the numbers."""
+    names = [*filter(marks.is_in_numbers, pc.unique(rows["instance_id"]).to_pylist())]
+    return rows.filter(pc.is_in(rows["instance_id"], pa.array(names, pa.string())))

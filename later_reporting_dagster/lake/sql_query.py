@@ -122,10 +122,11 @@ def _rows(sql: str, database: LakeDatabase, tables: Collection[Table], memory_gb
 
 def _damaged_files_of_retired(error: Exception, database: LakeDatabase) -> dict[str, dict[Partition, FileDamaged]]:
     """Return, by view, the damaged files of retired instances; none if anything else is at fault."""
-    retired, found = database.lake.retired.ids(), dict[str, dict[Partition, FileDamaged]]()
-    for name, files in _unreadable_files(error, database).items() if retired else ():
+    marks, found = database.lake.retired.marks(), dict[str, dict[Partition, FileDamaged]]()
+    for name, files in _unreadable_files(error, database).items() if marks.retired else ():
         for partition, failure in files.items():
-            if not isinstance(failure, FileDamaged) or partition is None or partition.instance_id not in retired:
+            is_counted = partition is None or marks.is_in_numbers(partition.instance_id)
+            if is_counted or not isinstance(failure, FileDamaged):
                 return {}
             found.setdefault(name, {})[partition] = failure
     return found

@@ -152,7 +152,7 @@ def load_instances(
         listed=None if listed is None else frozenset(listed),
         seen=frozenset(row["instance_id"] for row in rows if row["first_seen"]),
         stored=frozenset(str(partition.instance_id) for partition in chain(*present)),
-        retired=lake.retired.ids(),
+        marks=lake.retired.marks(),
     )
 
 

@@ -69,9 +69,9 @@ def stored_late_posts(lake: Lake, *, days: Collection[date], fetched: Records | 
     if stored is None:
         return late
     is_late = pc.field("is_stale") | (pc.list_value_length(pc.field("withdrawn_posts")) > 0)
-    retired = lake.retired.ids()
+    marks = lake.retired.marks()
     for record in from_table(stored.filter(is_late)):
-        if record.day not in days or record.instance_id in retired:
+        if record.day not in days or not marks.is_in_numbers(record.instance_id):
             continue
         newest = (fetched or {}).get((POSTS_PUBLISHED.name, record.partition))
         is_answered = newest and newest.was_requested_since(record.stale_since)

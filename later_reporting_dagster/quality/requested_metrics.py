@@ -11,6 +11,7 @@ from later_reporting_dagster.contract import Metric
 from later_reporting_dagster.contract.days import day_ranges
 from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
+from later_reporting_dagster.lake.retired import rows_in_numbers
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE
 
 _MAX_RANGES = 5
@@ -25,12 +26,12 @@ class RequestedDay(NamedTuple):
 
 
 def requested_days(lake: Lake) -> list[RequestedDay]:
-    """Return the metrics of all files with rows, as far as `coverage` knows; not of retired instances."""
+    """Return the metrics of all files with rows, as far as `coverage` knows, that are in the numbers."""
     columns = ["table_name", "date", "metrics"]
     schema = pa.schema([COVERAGE_SCHEMA.field(name) for name in (*columns, "instance_id", "rows")])
     stored = lake.read_intact_table(COVERAGE_TABLE, schema=schema) or schema.empty_table()
-    is_retired = pc.field("instance_id").isin(pa.array(lake.retired.ids(), pa.string()))
-    counted = stored.filter((pc.field("rows") > 0) & pc.field("metrics").is_valid() & ~is_retired)
+    stored = stored.filter((pc.field("rows") > 0) & pc.field("metrics").is_valid())
+    counted = rows_in_numbers(stored, lake.retired.marks())
     found = counted.group_by(columns).aggregate([]).select(columns)
     return [
         RequestedDay(row["table_name"], row["date"], frozenset(row["metrics"].split(","))) for row in found.to_pylist()

@@ -7,6 +7,7 @@ from datetime import date
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from later_reporting_dagster.contract.instances import Marks
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
     CAMPAIGN_PERIODS_TABLE,
@@ -21,6 +22,7 @@ from later_reporting_dagster.lake import (
 from later_reporting_dagster.lake.campaign_owners import CampaignOwners
 from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
 from later_reporting_dagster.lake.file_metadata import MadeFrom
+from later_reporting_dagster.lake.retired import rows_in_numbers
 from later_reporting_dagster.lake.tables import CAMPAIGN_PERIODS, POST_METRICS_DAILY, RAW_TABLES
 from later_reporting_dagster.rollups import sql_engine
 from later_reporting_dagster.rollups.made_from import Inputs, list_inputs, periods_without_raw_files
@@ -68,16 +70,16 @@ class PeriodRollup:
 
 
 def campaign_relations(
-    lake: Lake, rows: Iterable[tuple[int, str | None]], *, database: LakeDatabase
+    lake: Lake, rows: Iterable[tuple[int, str | None]], *, marks: Marks, database: LakeDatabase
 ) -> tuple[dict[str, pa.Table], str]:
     """Return relations for the SQL, and why the table of campaigns cannot be read, if so.
 
-    The relations are `campaigns`, without those of retired instances; `campaign_owners`, the instances of each
-    campaign of `rows`; and `retired_campaigns`, of which all of these are retired.
+    The relations are `campaigns`, those that are in the numbers; `campaign_owners`, the instances of each campaign of
+    `rows`; and `retired_campaigns`, of which none of these is in the numbers.
 
     `rows`: id and `extra` of the campaigns that are rolled up.
     """
-    schema, retired, error = schema_of(CAMPAIGN_COLUMNS), lake.retired.ids(), ""
+    schema, error = schema_of(CAMPAIGN_COLUMNS), ""
     listed = schema.empty_table()
     try:
         listed = lake.read_table(CAMPAIGNS_TABLE, schema=schema) or listed
@@ -85,9 +87,9 @@ def campaign_relations(
         error = str(damage)
     owners = CampaignOwners(lake, database).of(rows)
     pairs = [(campaign_id, name) for campaign_id, names in owners.items() for name in sorted(names)]
-    only_retired = [campaign_id for campaign_id, names in owners.items() if names and names <= retired]
+    only_retired = [campaign_id for campaign_id, names in owners.items() if names and not marks.in_numbers(names)]
     relations = {
-        CAMPAIGNS_TABLE: listed.filter(pc.invert(pc.is_in(listed["instance_id"], pa.array(retired, pa.string())))),
+        CAMPAIGNS_TABLE: rows_in_numbers(listed, marks),
         "campaign_owners": pa.Table.from_pylist(
             [{"campaign_id": campaign_id, "instance_id": name} for campaign_id, name in pairs], _OWNERS_SCHEMA
         ),
@@ -97,7 +99,7 @@ def campaign_relations(
 
 
 def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb: float) -> WindowRollups:
-    """Roll up window tables and tables about posts. Files that cannot be read, and retired instances, are left out."""
+    """Roll up window tables and tables about posts, without files that cannot be read or are not in the numbers."""
     # Listed before anything is read: what is replaced meanwhile makes the result outdated.
     inputs = list_inputs(lake, tables)
     periods, unreadable_periods = CAMPAIGN_PERIODS.schema.empty_table(), ""
@@ -110,7 +112,7 @@ def roll_up_lake_windows(lake: Lake, tables: Sequence[RollupTable], *, memory_gb
     views = [(source.table, inputs.raw.get(source.name, ())) for source in RAW_TABLES.values()]
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
         campaigns = zip(periods["campaign_id"].to_pylist(), periods["extra"].to_pylist(), strict=True)
-        relations, unreadable_campaigns = campaign_relations(lake, campaigns, database=database)
+        relations, unreadable_campaigns = campaign_relations(lake, campaigns, marks=inputs.marks, database=database)
         for name, rows in (relations | {CAMPAIGN_PERIODS_TABLE: periods}).items():
             database.connection.register(name, rows)
 
@@ -132,7 +134,7 @@ def roll_up_lake_periods(
 ) -> Iterator[PeriodRollup]:
     """Roll up the days, weeks or months that begin on `first_days`, several with one query.
 
-    Files of retired instances have no rows here.
+    Files that are not in the numbers have no rows here.
     """
     days = [day for first_day in first_days for day in days_of(table.cadence, first_day)]
     # Listed before anything is read: what is replaced meanwhile makes the result outdated.

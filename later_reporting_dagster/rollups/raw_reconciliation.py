@@ -75,14 +75,14 @@ def reconcile_campaigns(
     lake: Lake, *, memory_gb: float, days: Collection[date] | None = None
 ) -> CampaignReconciliation:
     """Compare the days that both tables have, of `days` or of all. Skip files that cannot be read."""
-    campaign_days = lake.partitions(CAMPAIGN_PERFORMANCE.name, days=days)
-    posts = lake.file_versions(POST_METRICS_DAILY.name, days={each.day for each in campaign_days}, with_retired=False)
+    marks, campaign_days = lake.retired.marks(), lake.partitions(CAMPAIGN_PERFORMANCE.name, days=days)
+    posts = lake.file_versions(POST_METRICS_DAILY.name, days={each.day for each in campaign_days}, marks=marks)
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
         sql = f"SELECT DISTINCT campaign_id, extra FROM {CAMPAIGN_PERFORMANCE.name}"  # noqa: S608
         rows = database.read(
             [(CAMPAIGN_PERFORMANCE.table, campaign_days)], lambda _contents: database.connection.sql(sql).fetchall()
         )
-        campaigns, error = campaign_relations(lake, rows, database=database)
+        campaigns, error = campaign_relations(lake, rows, marks=marks, database=database)
         (found,), unreadable = _query(
             database,
             "campaign_reconciliation.sql",
@@ -149,9 +149,10 @@ def reconcile_accounts(
     lake: Lake, *, last_day: date, memory_gb: float, days: Collection[date] | None = None
 ) -> AccountReconciliation:
     """Compare the days that both tables have, of `days` or of all, up to `last_day`. Skip files that cannot be read."""
-    accounts = lake.file_versions(INSTANCE_PERFORMANCE_DAILY.name, days=days, with_retired=False)
+    marks = lake.retired.marks()
+    accounts = lake.file_versions(INSTANCE_PERFORMANCE_DAILY.name, days=days, marks=marks)
     accounts = {each: version for each, version in accounts.items() if each.day <= last_day}
-    posts = lake.file_versions(POST_METRICS_DAILY.name, days={each.day for each in accounts}, with_retired=False)
+    posts = lake.file_versions(POST_METRICS_DAILY.name, days={each.day for each in accounts}, marks=marks)
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
         (found,), unreadable = _query(
             database,
@@ -185,9 +186,10 @@ def sum_settled_posts(
         The number of `posts` and of `posts_that_differ`, the publish days of the latter (`days_that_differ`), and of
         each metric `{name}_of_days` and `{name}_to_date`.
     """
-    posts = lake.file_versions(POSTS_PUBLISHED.name, days=published, with_retired=False)
+    marks = lake.retired.marks()
+    posts = lake.file_versions(POSTS_PUBLISHED.name, days=published, marks=marks)
     first = date.min if published is None else min(published, default=date.max)
-    days = lake.file_versions(POST_METRICS_DAILY.name, with_retired=False) if posts else {}
+    days = lake.file_versions(POST_METRICS_DAILY.name, marks=marks) if posts else {}
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
         (sums,), _ = _query(
             database,

@@ -9,6 +9,7 @@ import pytest
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.days import expected_days
+from later_reporting_dagster.contract.instances import NO_MARKS
 from later_reporting_dagster.defs.component_base import ComponentBase
 from later_reporting_dagster.lake import Lake, Partition, posts_table
 from tests.cli.conftest import User, error_line
@@ -71,7 +72,7 @@ def test_retire_marks_an_instance_that_is_no_longer_fetched_until_it_is_undone(u
 
     undone = user.run("retire", "--undo", name)
     assert undone.stdout.startswith(f"{name} is no longer retired.")
-    assert Lake(str(user.lake)).retired.ids() == frozenset()
+    assert Lake(str(user.lake)).retired.marks() == NO_MARKS
 
 
 def test_retire_names_the_instances_that_there_are(user: User) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from later_reporting_dagster.contract.instances import Instances
+from later_reporting_dagster.contract.instances import Instances, Marks
 
 # case: configured / listed / seen / stored / retired -> to_fetch / expected / in_numbers / of_all / only / not_expected
 # Each letter is an instance; "-" is none, "?" a list that is not known.
@@ -43,7 +43,7 @@ def test_each_set_of_instances_follows_from_setting_list_lake_and_marks(case: st
         listed=None if listed == "?" else letters(listed),
         seen=letters(seen),
         stored=letters(stored),
-        retired=letters(retired),
+        marks=Marks(letters(retired)),
     )
     found = (
         instances.to_fetch,
@@ -57,7 +57,7 @@ def test_each_set_of_instances_follows_from_setting_list_lake_and_marks(case: st
 
 
 def test_unlisted_are_expected_ones_that_a_known_list_lacks() -> None:
-    known = Instances(listed=frozenset("ab"), seen=frozenset("abc"), retired=frozenset("d"))
+    known = Instances(listed=frozenset("ab"), seen=frozenset("abc"), marks=Marks(frozenset("d")))
     assert known.unlisted == {"c"}
     assert Instances(configured=frozenset("ab"), seen=frozenset("abc")).unlisted == frozenset()
     assert known.known == {*"abcd"}

@@ -441,9 +441,9 @@ class LakeWithFaults(RuleBasedStateMachine):
     def wrong(self) -> Iterator[str]:
         """Yield what is not as it should be."""
         now, lake = self.clock.now(), self.lake
-        retired = lake.retired.ids()
+        marks = lake.retired.marks()
         expected_days = days_between(FIRST_DAY, due_day(now, due_hour_utc=12))
-        for table, day, instance_id in product(RAW_ASSETS, expected_days, sorted({*INSTANCES} - retired)):
+        for table, day, instance_id in product(RAW_ASSETS, expected_days, sorted(marks.in_numbers(INSTANCES))):
             file = Partition(day, instance_id)
             number = stored_number(lake, table, file)
             if number is None or number < self.recorded.get((table, file), 0):

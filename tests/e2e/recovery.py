@@ -217,7 +217,7 @@ class Recovery:
 
     def is_whole(self) -> bool:
         """Return whether no file is missing, damaged or outdated."""
-        instances = {*self.instances} - self.lake.retired.ids()
+        instances = {*self.lake.retired.marks().in_numbers(self.instances)}
         present = intact_files(self.lake, [RAW])[RAW]
         return not missing_files(RAW, days=self.days, instances=instances, present=present) and not outdated(
             self.lake, self.tables, start_date=self.days[0], newest_day=self.days[-1], with_report=True

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Any
 
-from later_reporting_dagster.contract.instances import Instances
+from later_reporting_dagster.contract.instances import Instances, Marks
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, POSTS_NAMES
@@ -67,7 +67,7 @@ def test_instances_are_loaded_from_table_files_and_marks(lake: Lake) -> None:
     write_empty(lake, "posts_published", Partition(TODAY, "x"))
     write_empty(lake, "post_metrics_daily", Partition(TODAY, "w"))
     lake.retired.add("r")
-    assert load_instances(lake) == Instances(stored=frozenset("wx"), retired=frozenset("r"))
+    assert load_instances(lake) == Instances(stored=frozenset("wx"), marks=Marks(frozenset("r")))
     # What another process was configured with decides about nothing here.
     lake.write_table(INSTANCES_TABLE, refreshed(lake, ["a", "w"], configured=["w"]))
     assert load_instances(lake, configured=["w"], listed=["a"]) == Instances(
@@ -75,7 +75,7 @@ def test_instances_are_loaded_from_table_files_and_marks(lake: Lake) -> None:
         listed=frozenset("a"),
         seen=frozenset("aw"),
         stored=frozenset("wx"),
-        retired=frozenset("r"),
+        marks=Marks(frozenset("r")),
     )
     lake.storage.write(table_path(INSTANCES_TABLE), b"no Parquet")  # as if it did not exist
     assert load_instances(lake).seen == frozenset()

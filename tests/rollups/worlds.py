@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from later_reporting_dagster.contract import CAMPAIGN_METRICS, DEFAULT_METRICS, METRICS, Metric
+from later_reporting_dagster.contract.instances import NO_MARKS
 from later_reporting_dagster.contract.metrics import Kind
 from later_reporting_dagster.lake import (
     CAMPAIGN_COLUMNS,
@@ -64,7 +65,7 @@ def open_world(
             schema = CAMPAIGN_PERIODS.schema
             periods = lake.read_table(CAMPAIGN_PERIODS_TABLE, schema=schema) or schema.empty_table()
             rows = [(row["campaign_id"], row["extra"]) for row in periods.to_pylist()]
-            relations, _ = campaign_relations(lake, rows, database=database)
+            relations, _ = campaign_relations(lake, rows, marks=NO_MARKS, database=database)
             tables = [
                 *(Table(name, post_columns(metrics_of(world))) for name in POSTS_NAMES),
                 CAMPAIGN_PERFORMANCE.table,

@@ -9,6 +9,7 @@ import dagster as dg
 import pyarrow.compute as pc
 
 from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.events import failures, written_metadata
 from later_reporting_dagster.lake import Lake
@@ -77,7 +78,7 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
                 for name, of_table in files.items()
                 if name in component.tables
             },
-            quarantined=[*_quarantined(lake)],
+            quarantined=[*_quarantined(lake, instances)],
             outdated=[
                 *_outdated_tables(lake, component),
                 *_stale_files(lake, days),
@@ -124,11 +125,10 @@ def _stale_files(lake: Lake, days: Collection[date]) -> Iterator[str]:
         yield f"Published posts: {describe_stale(stale, most=_MOST_STALE)}."
 
 
-def _quarantined(lake: Lake) -> Iterator[QuarantinedRows]:
-    retired = lake.retired.ids()
+def _quarantined(lake: Lake, instances: Instances) -> Iterator[QuarantinedRows]:
     for table in FETCHED_TABLES:
         counts = Counter((row.partition, row.reason) for row in lake.quarantine.rows(table))
         for (partition, reason), rows in counts.items():
             day, instance_id = (partition.day, partition.instance_id) if partition else (None, None)
-            if instance_id not in retired:
+            if instances.marks.is_in_numbers(instance_id):
                 yield QuarantinedRows(table, day, instance_id, reason, rows)

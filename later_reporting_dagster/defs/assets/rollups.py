@@ -239,7 +239,7 @@ def roll_up_windows(
         needs_posts = any(CAMPAIGN_PERIODS_TABLE not in table.sources for table in tables)
         has_posts = any(windows.contents.partitions[name] for name in POSTS_NAMES)
         # If all instances are retired, the tables become empty.
-        if needs_posts and not has_posts and not lake.retired.ids():
+        if needs_posts and not has_posts and not lake.retired.marks().retired:
             raise dg.Failure("There are no posts: materialize a raw table first.", allow_retries=False)
         for table in tables:
             if table.name not in windows.tables:

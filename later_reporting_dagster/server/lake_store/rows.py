@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from functools import lru_cache
@@ -18,6 +18,7 @@ import duckdb
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from later_reporting_dagster.contract.days import day_ranges, days_between, newest_day
+from later_reporting_dagster.contract.instances import NO_MARKS, Marks
 from later_reporting_dagster.contract.metrics import DEFAULT_METRICS, METRICS, Kind, Metric
 from later_reporting_dagster.contract.parameters import METRICS_MEMBER, DateBasis
 from later_reporting_dagster.lake import CAMPAIGN_COLUMNS, CAMPAIGNS_TABLE, Lake, Partition, Table, post_columns
@@ -70,7 +71,7 @@ class LakeState:
 
     version: bytes  # identifies the versions of the files, and the retired instances
     partitions: Sequence[Partition] | None  # that exist; None for a table without partitions
-    retired: Set[str]
+    marks: Marks
     missing: Mapping[str, str] = field(default_factory=dict)  # headers that name days and instances without a file
 
 
@@ -80,29 +81,29 @@ class LakeChanged(Exception):  # noqa: N818 - named for what happened
 
 def inspect(rows: Rows, lake: Lake, now: datetime) -> LakeState:
     """Return the state of the files. Days that are not over are not expected to have files."""
-    retired = lake.retired.ids()
+    marks = lake.retired.marks()
     if rows.days is None:
         if not lake.table_version(rows.table.name):
             raise ProblemError(HTTPStatus.NOT_FOUND, f"this lake has no table {rows.table.name}")
-        return LakeState(version=_version_of_files(lake, rows.table, None, retired), partitions=None, retired=retired)
+        return LakeState(version=_version_of_files(lake, rows.table, None, marks), partitions=None, marks=marks)
     first, last = rows.days
     stored = lake.partitions(rows.table.name, days=days_between(first, last))
-    found = [each for each in stored if each.instance_id not in retired]
+    found = [each for each in stored if marks.is_in_numbers(each.instance_id)]
     if rows.instance_ids is None:
         expected = {*load_instances(lake).in_numbers}
     else:
-        expected = set(rows.instance_ids) - retired
+        expected = {*marks.in_numbers(rows.instance_ids)}
         found = [each for each in found if each.instance_id in expected]
     over = days_between(first, min(last, newest_day(now)))
     return LakeState(
-        version=_version_of_files(lake, rows.table, found, frozenset()),
+        version=_version_of_files(lake, rows.table, found, NO_MARKS),
         partitions=found,
-        retired=frozenset(),  # none of these files is of one
+        marks=NO_MARKS,  # all of these files are in the numbers
         missing=_missing_headers(rows.table.name, over, expected, {*found}),
     )
 
 
-def _version_of_files(lake: Lake, table: Table, partitions: Sequence[Partition] | None, retired: Set[str]) -> bytes:
+def _version_of_files(lake: Lake, table: Table, partitions: Sequence[Partition] | None, marks: Marks) -> bytes:
     """Return a digest of the current versions of the files of a table, and of the instances that are left out of them.
 
     It also depends on the versions of the libraries that decide the order of equal rows. If the filesystem does not
@@ -113,7 +114,7 @@ def _version_of_files(lake: Lake, table: Table, partitions: Sequence[Partition] 
     identities = [(path, versions[path].identity if path in versions else "") for path in paths]
     if any(identity is None for _, identity in identities):
         return secrets.token_bytes(_DIGEST_BYTES)
-    return _digest(identities, sorted(retired), _LIBRARIES)
+    return _digest(identities, sorted(marks.retired), _LIBRARIES)
 
 
 def _missing_headers(
@@ -135,9 +136,8 @@ def _listed(names: Sequence[str]) -> str:
 
 def served_instances(lake: Lake, own: Sequence[str] | None) -> list[str]:
     """Return the instances of a client, or all that are in the table `instances` or have files, but no retired ones."""
-    instances = load_instances(lake)
-    found = sorted(instances.stored.union(_listed_instances(lake))) if own is None else own
-    return [name for name in found if name not in instances.retired]
+    found = sorted(load_instances(lake).stored.union(_listed_instances(lake))) if own is None else own
+    return [*filter(lake.retired.marks().is_in_numbers, found)]
 
 
 def refused_instances(lake: Lake, requested: Sequence[str] | None, *, own: Sequence[str] | None) -> set[str]:
@@ -147,7 +147,7 @@ def refused_instances(lake: Lake, requested: Sequence[str] | None, *, own: Seque
     """
     if not requested:
         return set()
-    retired = set(requested).intersection(lake.retired.ids())
+    retired = set(requested) - lake.retired.marks().in_numbers(requested)
     if own is not None:
         return set() if requested == own and len(retired) < len(own) else retired
     unknown = set(requested).difference(_listed_instances(lake), retired)
@@ -174,7 +174,7 @@ def write_rows(
     """
 
     def is_unchanged() -> bool:
-        return _version_of_files(lake, rows.table, state.partitions, state.retired) == state.version
+        return _version_of_files(lake, rows.table, state.partitions, state.marks) == state.version
 
     with open_database(lake, memory_gb=memory_gb, spill_directory=str(snapshots.folder)) as database:
         if lake.storage.native_path("") is not None:
@@ -182,7 +182,7 @@ def write_rows(
         try:
             database.add_view(rows.table, state.partitions)
             database.connection.execute(
-                "CREATE TABLE retired AS SELECT unnest(?::VARCHAR[]) AS instance_id", [[*state.retired]]
+                "CREATE TABLE retired AS SELECT unnest(?::VARCHAR[]) AS instance_id", [[*state.marks.retired]]
             )
             database.connection.execute(render("macros.sql", {}))
             database.connection.create_function("extend", _extended, ["VARCHAR", "VARCHAR"], "VARCHAR")
