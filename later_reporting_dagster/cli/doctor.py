@@ -234,7 +234,7 @@ def _check_tables(project: Project, now: datetime, *, listed: frozenset[str] | N
         return
     configured = project.later.configured_instances()
     known = load_instances(lake, configured=configured, listed=listed, files=files)
-    if not_expected := describe_not_expected(lake, known, files=files):
+    if not_expected := describe_not_expected(known, files=files):
         yield CheckResult(settings.asset_key(INSTANCES_TABLE).to_user_string(), not_expected, "WARN")
     instances, days = sorted(known.expected), settings.expected_days(now)
     all_stale = stored_late_posts(lake, days={*days}).stale

@@ -88,6 +88,8 @@ def instances(*, format_: str) -> None:
     Fetches the list of instances from the API, and writes nothing.
     """
     from later_reporting_dagster.cli.query_output import to_table
+    from later_reporting_dagster.lake.coverage import intact_files
+    from later_reporting_dagster.lake.tables import POSTS_NAMES
     from later_reporting_dagster.quality.instances import instances_table, load_instances
 
     project = current_project()
@@ -95,8 +97,9 @@ def instances(*, format_: str) -> None:
     lake, _ = check_all(later.lake, later.credentials)
     listed = asyncio.run(later.listed_instances())
     now = datetime.now(UTC)
-    known = load_instances(lake, configured=later.configured_instances(), listed=listed)
-    rows = instances_table(lake, known, days=settings.expected_days(now), today=now.date())
+    files = intact_files(lake, POSTS_NAMES)
+    known = load_instances(lake, configured=later.configured_instances(), listed=listed, files=files)
+    rows = instances_table(lake, known, files=files, days=settings.expected_days(now), today=now.date())
     if format_ == "json":
         _print_json(rows.to_pylist())
     else:

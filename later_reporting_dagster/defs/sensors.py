@@ -210,9 +210,8 @@ def missing_files_sensor(component: ComponentBase, posts_job: Any, coverage_job:
         code_version = context.repository_def.assets_defs_by_key[key].get_asset_spec(key).code_version
         result = table_result(written, {"instances": preview(rows, limit=rows.num_rows)})
         tags = version_tags(written.content_hash, code_version=code_version)
-        checks = [
-            to_evaluation(each, key) for each in (evaluate_listing(rows, instances), evaluate_fetched(lake, instances))
-        ]
+        evaluated = evaluate_listing(rows, instances), evaluate_fetched(instances, files=files)
+        checks = [to_evaluation(each, key) for each in evaluated]
         materialization = dg.AssetMaterialization(key, metadata=result.metadata, tags=tags)
         return dg.SensorResult(run_requests=requests, skip_reason=skip_reason, asset_events=[materialization, *checks])
 

@@ -125,8 +125,7 @@ def _damaged_files_of_retired(error: Exception, database: LakeDatabase) -> dict[
     marks, found = database.lake.retired.marks(), dict[str, dict[Partition, FileDamaged]]()
     for name, files in _unreadable_files(error, database).items() if marks.retired else ():
         for partition, failure in files.items():
-            is_counted = partition is None or marks.is_in_numbers(partition.instance_id)
-            if is_counted or not isinstance(failure, FileDamaged):
+            if not isinstance(failure, FileDamaged) or partition is None or marks.is_in_numbers(partition.instance_id):
                 return {}
             found.setdefault(name, {})[partition] = failure
     return found

@@ -4,11 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from itertools import chain
+from types import MappingProxyType
 
 import pyarrow as pa
 
 from later_reporting_dagster.contract.instances import Instances
-from later_reporting_dagster.lake.coverage import Files, intact_files
+from later_reporting_dagster.lake.coverage import Files
 from later_reporting_dagster.lake.lake import Lake, StoredFile, WriteResult
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, POSTS_NAMES, POSTS_TABLES, Column, schema_of
@@ -55,14 +56,15 @@ INSTANCE_COLUMNS = tuple(_columns())
 INSTANCES_SCHEMA: pa.Schema = schema_of(INSTANCE_COLUMNS)
 
 
-def instances_table(lake: Lake, instances: Instances, *, days: Sequence[date], today: date) -> pa.Table:
+def instances_table(lake: Lake, instances: Instances, *, files: Files, days: Sequence[date], today: date) -> pa.Table:
     """Return the dimension, sorted by id: one row per instance that is expected, listed, was listed, or has a file.
 
     Args:
         instances: those of this step. If it does not know what the API lists, the days of the last listing stay.
+        files: the intact files of posts.
         days: the days that every expected instance should have a file for.
     """
-    files, stale = intact_files(lake, POSTS_NAMES), stored_late_posts(lake, days=days).stale
+    stale = stored_late_posts(lake, days=days).stale
     previous = stored_instances(lake)
     return _updated_table(previous, instances, files=files, stale=stale, days=days, today=today)
 
@@ -71,17 +73,17 @@ def write_instances(
     lake: Lake,
     instances: Instances,
     *,
+    files: Files,
     days: Sequence[date],
     today: date,
-    files: Files | None = None,
     stale: Collection[Partition] | None = None,
 ) -> tuple[pa.Table, WriteResult]:
     """Update the dimension to what `instances_table` returns.
 
     Args:
-        files, stale: what the lake says, if the caller has asked it already.
+        files: the intact files of posts.
+        stale: files that are stale, if the caller has asked the lake already.
     """
-    files = intact_files(lake, POSTS_NAMES) if files is None else files
     stale = stored_late_posts(lake, days=days).stale if stale is None else stale
 
     def updated(stored: StoredFile) -> tuple[pa.Table, Mapping[str, str]]:
@@ -134,19 +136,24 @@ def _updated_table(
 
 
 def load_instances(
-    lake: Lake, *, configured: Collection[str] = (), listed: Collection[str] | None = None, files: Files | None = None
+    lake: Lake,
+    *,
+    configured: Collection[str] = (),
+    listed: Collection[str] | None = None,
+    files: Files = MappingProxyType({}),
 ) -> Instances:
     """Return which instances a step fetches, expects and counts, from the lake, without a request to the API.
 
     Args:
         configured: ids in LATER_INSTANCE_IDS; empty if it is not set.
         listed: the list of the API, as fetched in this process; None if it is not known.
-        files: the files of posts, if the caller has listed them already.
+        files: those of tables that the caller has listed already. Other tables of posts are listed, which takes
+            seconds if they have 100,000 files.
     """
     dimension = stored_instances(lake)
     names = ["instance_id", "first_seen"]
     rows = [] if dimension is None else dimension.select(names).to_pylist()
-    present = [lake.partitions(name) if files is None else files[name] for name in POSTS_NAMES]
+    present = [files[name] if name in files else lake.partitions(name) for name in POSTS_NAMES]
     return Instances(
         configured=frozenset(configured),
         listed=None if listed is None else frozenset(listed),
@@ -161,14 +168,14 @@ def stored_instances(lake: Lake) -> pa.Table | None:
     return lake.read_intact_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
 
 
-def describe_not_expected(lake: Lake, instances: Instances, *, files: Files | None = None) -> str:
+def describe_not_expected(instances: Instances, *, files: Files) -> str:
     """Return which instances are in the numbers but no longer fetched, since when, and what to do; empty without any.
 
-    Numbers follow the lake: a setting does not take an instance out of them.
+    Numbers follow the lake: a setting does not take an instance out of them. `files` are those of posts.
     """
     if not instances.not_expected:
         return ""
-    present = [lake.partitions(name) if files is None else files[name] for name in POSTS_NAMES]
+    present = [files[name] for name in POSTS_NAMES]
     newest: dict[str | None, date] = {}
     for partition in chain(*present):
         newest[partition.instance_id] = max(newest.get(partition.instance_id, partition.day), partition.day)

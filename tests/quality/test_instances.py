@@ -6,6 +6,7 @@ from typing import Any
 
 from later_reporting_dagster.contract.instances import Instances, Marks
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.lake.coverage import intact_files
 from later_reporting_dagster.lake.paths import table_path
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, POSTS_NAMES
 from later_reporting_dagster.quality.instances import (
@@ -33,8 +34,9 @@ def refreshed(
     lake: Lake, listed: list[str] | None, *, days: Sequence[date] = (), configured: Sequence[str] = ()
 ) -> Any:
     """Return the dimension as of now, from the files of a lake."""
-    instances = load_instances(lake, configured=configured, listed=listed)
-    return instances_table(lake, instances, days=days, today=TODAY)
+    files = intact_files(lake, POSTS_NAMES)
+    instances = load_instances(lake, configured=configured, listed=listed, files=files)
+    return instances_table(lake, instances, files=files, days=days, today=TODAY)
 
 
 def test_instances_table_expects_only_configured_instances(lake: Lake) -> None:
@@ -89,11 +91,11 @@ def test_listing_that_is_not_known_is_null_and_keeps_the_days_of_the_last_one(la
 
 def test_instances_that_are_counted_and_no_longer_fetched_are_named_with_their_newest_day(lake: Lake) -> None:
     write_empty(lake, "posts_published", Partition(WINDOW[0], "c"), Partition(WINDOW[2], "a"))
-    text = describe_not_expected(lake, load_instances(lake, configured=["a"]))
+    text = describe_not_expected(load_instances(lake, configured=["a"]), files=intact_files(lake, POSTS_NAMES))
     assert f"c (no day after {WINDOW[0]})" in text
     assert "a (" not in text
     lake.retired.add("c")
-    assert describe_not_expected(lake, load_instances(lake, configured=["a"])) == ""
+    assert describe_not_expected(load_instances(lake, configured=["a"]), files=intact_files(lake, POSTS_NAMES)) == ""
 
 
 def test_instance_that_is_no_longer_listed_is_expected_until_it_is_retired(lake: Lake) -> None:

@@ -8,13 +8,15 @@ import duckdb
 import pytest
 
 from later_reporting_dagster.lake import Lake, Partition
+from later_reporting_dagster.lake.tables import POSTS_NAMES
+from later_reporting_dagster.quality.outdated import outdated
 from later_reporting_dagster.rollups import sql_engine
 from later_reporting_dagster.rollups.lake_rollups import WindowRollups, roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, CAMPAIGN_RESULTS, WEEKLY
+from later_reporting_dagster.rollups.rollup_tables import BY_CAMPAIGN, CAMPAIGN_RESULTS, CAMPAIGN_TABLES, WEEKLY
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
 from tests.rollups.conftest import posts_of, row
 from tests.rollups.reference import World
-from tests.rollups.worlds import NEWEST, campaign, period, write_campaigns
+from tests.rollups.worlds import NEWEST, campaign, month, period, write_campaigns
 
 WEEK = date(2024, 1, 1)
 DAYS = [date(2024, 1, number) for number in (1, 2, 3)]
@@ -66,6 +68,29 @@ def test_campaigns_that_are_not_listed_have_the_instance_that_the_api_or_their_p
     windows = roll_up_lake_windows(lake, [CAMPAIGN_RESULTS], memory_gb=1)
     found = windows.tables[CAMPAIGN_RESULTS.name].select(["campaign_id", "instance_id"]).to_pylist()
     assert [(each["campaign_id"], each["instance_id"]) for each in found] == [(1, "a"), (2, "b")]
+
+
+@pytest.mark.parametrize("table", POSTS_NAMES)
+def test_tables_of_campaigns_are_outdated_when_posts_say_whose_a_campaign_is(table: str, lake: Lake) -> None:
+    def outdated_tables() -> dict[str, str]:
+        files = outdated(lake, CAMPAIGN_TABLES, start_date=DAYS[0], newest_day=DAYS[-1])
+        return {file.table: file.reason for file in files}
+
+    def roll_up() -> set[object]:
+        windows = roll_up_lake_windows(lake, CAMPAIGN_TABLES, memory_gb=1)
+        for name, rows in windows.tables.items():
+            made_from = windows.made_from[name].key_values
+            lake.write_table(name, rows, metadata=made_from, replaces_metadata=True)
+        return {row["instance_id"] for rows in windows.tables.values() for row in rows.to_pylist()}
+
+    periods = [period("7d", campaign_id=2), month(DAYS[0], is_recorded=True, campaign_id=2)]
+    write_campaigns(lake, World({}, {}, periods=periods), rng=None)
+    assert roll_up() == {None}
+    assert outdated_tables() == {}
+    lake.write(table, Partition(DAYS[0], "b"), posts_of(row(instance_id="b", campaign_id=2, impressions=1)))
+    assert outdated_tables() == dict.fromkeys(["campaign_results", "campaigns_monthly"], "made from other files")
+    assert roll_up() == {"b"}
+    assert outdated_tables() == {}
 
 
 def test_unreadable_files_of_campaigns_are_skipped(lake: Lake) -> None:

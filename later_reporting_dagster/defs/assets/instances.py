@@ -14,7 +14,7 @@ from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBas
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
 from later_reporting_dagster.ingest.progress import Progress
-from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS, update_records, write_coverage
+from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS, intact_files, update_records, write_coverage
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, POSTS_PUBLISHED, RAW_NAMES
 from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, load_instances, write_instances
 from later_reporting_dagster.quality.late_posts import judged, stored_late_posts, with_late_posts
@@ -57,8 +57,9 @@ def list_instances(context: dg.AssetExecutionContext, component: ComponentBase) 
         log = event_log(context, Progress(INSTANCES_TABLE))
         listed = wait_for(lambda: later.listed_instances(on_event=log))
         lake = later.lake()
-        instances = load_instances(lake, configured=later.configured_instances(), listed=listed)
-        rows, written = write_instances(lake, instances, days=component.expected_days(now), today=now.date())
+        files, days = intact_files(lake, POSTS_NAMES), component.expected_days(now)
+        instances = load_instances(lake, configured=later.configured_instances(), listed=listed, files=files)
+        rows, written = write_instances(lake, instances, files=files, days=days, today=now.date())
         if listed is None:
             later.fetches.append(Progress(INSTANCES_TABLE, warnings=[LIST_NOT_KNOWN]))
             context.log.warning(LIST_NOT_KNOWN)

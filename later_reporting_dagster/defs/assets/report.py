@@ -82,7 +82,7 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
             outdated=[
                 *_outdated_tables(lake, component),
                 *_stale_files(lake, days),
-                *(f"{text}." for text in [describe_not_expected(lake, instances, files=files)] if text),
+                *(f"{text}." for text in [describe_not_expected(instances, files=files)] if text),
             ],
             labels=later.labels(),
             is_demo=later.demo_mode,

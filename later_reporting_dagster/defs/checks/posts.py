@@ -14,8 +14,8 @@ import pyarrow as pa
 from later_reporting_dagster.contract.days import day_ranges, days_between
 from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckRun, CheckStep, Results, join_first
-from later_reporting_dagster.lake import Lake, Partition
-from later_reporting_dagster.lake.coverage import intact_files, recorded_oddities
+from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.lake.coverage import Files, intact_files, recorded_oddities
 from later_reporting_dagster.lake.paths import days_by_instance
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
@@ -211,11 +211,12 @@ def _evaluate_metrics(raw_table: RawTable, run: CheckRun) -> dg.AssetCheckResult
 
 def _evaluate_instances(run: CheckRun) -> Results:
     lake = run.later.lake()
-    instances = load_instances(lake, configured=run.later.configured_instances())
+    files = {name: lake.file_versions(name) for name in POSTS_NAMES}
+    instances = load_instances(lake, configured=run.later.configured_instances(), files=files)
     if run.has(STILL_LISTED):
         yield evaluate_listing(stored_instances(lake), instances)
     if run.has(STILL_FETCHED):
-        yield evaluate_fetched(lake, instances)
+        yield evaluate_fetched(instances, files=files)
 
 
 POSTS_STEPS = (
@@ -272,11 +273,11 @@ def evaluate_listing(rows: pa.Table | None, instances: Instances) -> dg.AssetChe
     )
 
 
-def evaluate_fetched(lake: Lake, instances: Instances) -> dg.AssetCheckResult:
+def evaluate_fetched(instances: Instances, *, files: Files) -> dg.AssetCheckResult:
     """Evaluate whether every instance in the numbers is still fetched."""
     return STILL_FETCHED.result(
         not instances.not_expected,
-        describe_not_expected(lake, instances),
+        describe_not_expected(instances, files=files),
         otherwise=f"All {len(instances.in_numbers)} instances in the numbers are fetched",
         looked_at={"instances": len(instances.in_numbers)},
         no_longer_fetched=len(instances.not_expected),
@@ -337,9 +338,12 @@ def evaluate_quarantine(table_name: str, run: CheckRun) -> Results:
 def _evaluate_files(table: RawTable, run: CheckRun) -> Results:
     """Yield the results of the checks for missing files, from a listing of all files."""
     lake, checks = run.later.lake(), {check.name: check for check in _checks_of(table)}
-    present = intact_files(lake, [table.name])[table.name]
+    files = intact_files(lake, [table.name])
+    present = files[table.name]
     days = run.component.expected_days(run.component.now()) if table.is_expected(files=present) else []
-    instances = run.instances or sorted(load_instances(lake, configured=run.later.configured_instances()).expected)
+    instances = run.instances or sorted(
+        load_instances(lake, configured=run.later.configured_instances(), files=files).expected
+    )
     missing = missing_files(table.name, days=days, instances=instances, present=present)
     due = checks[DUE_DAY.name]
     if not table.has_file_per_instance:

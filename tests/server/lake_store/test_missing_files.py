@@ -9,6 +9,8 @@ import httpx
 import pytest
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake, Partition
+from later_reporting_dagster.lake.coverage import intact_files
+from later_reporting_dagster.lake.tables import POSTS_NAMES
 from later_reporting_dagster.quality.instances import instances_table, load_instances
 from tests.rollups.conftest import posts_of, row
 from tests.server.lake_store.clients import assert_problem, days_query, get, page_of, served
@@ -70,7 +72,9 @@ def test_instances_with_files_are_expected_whatever_the_api_lists(tmp_path: Path
         write(tmp_path, Partition(DAYS[0], name))
     write(tmp_path, Partition(DAYS[1], "north"))
     for listed in (["north", "south", "gone"], ["north", "south", "new"]):
-        rows = instances_table(lake, load_instances(lake, listed=listed), days=[], today=DAYS[1])
+        files = intact_files(lake, POSTS_NAMES)
+        instances = load_instances(lake, listed=listed, files=files)
+        rows = instances_table(lake, instances, files=files, days=[], today=DAYS[1])
         lake.write_table("instances", rows)
     with served(tmp_path) as api:
         assert missing(get(api, days_query(DAYS[0], DAYS[0]))) == (None, None)
