@@ -1,6 +1,6 @@
 """Which instances a step fetches, expects and asks totals of, and which are in the numbers. One answer for all."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -21,7 +21,7 @@ class Marks:
         """Return whether what the lake has of an instance is in the numbers; None is what is of all together."""
         return instance_id not in self.retired
 
-    def in_numbers(self, instance_ids: Collection[str]) -> frozenset[str]:
+    def in_numbers(self, instance_ids: Iterable[str]) -> frozenset[str]:
         """Return which of some instances are in the numbers, if the lake has anything of them."""
         return frozenset(filter(self.is_in_numbers, instance_ids))
 

@@ -122,7 +122,7 @@ class KeptCampaigns:
         owners = await anyio.to_thread.run_sync(self._owners.of, [*absent, *received])
         of_absent = {campaign_id: owners[campaign_id] for campaign_id, _ in absent}
         answered = _together(owners[campaign_id] for campaign_id in present)
-        others = _together(of_absent.values()) - answered - gone - self.instances.retired
+        others = self.instances.marks.in_numbers(_together(of_absent.values()) - answered - gone)
         if query.instance_ids:
             answered, others = answered & {*query.instance_ids}, others & {*query.instance_ids}
         silent = frozenset(await self.client.accessible(tuple(sorted(others))))

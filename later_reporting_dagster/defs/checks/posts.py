@@ -268,7 +268,7 @@ def evaluate_listing(rows: pa.Table | None, instances: Instances) -> dg.AssetChe
         f"No longer listed: {join_first(unlisted)}. They stay in the rollups. If they are gone for good, or have"
         f" another id now: {RETIRE}",
         otherwise=listed if is_known else "Not known: the API does not say which instances it lists",
-        looked_at={"instances": len(listed_now.keys() - instances.retired)},
+        looked_at={"instances": len(instances.marks.in_numbers(listed_now))},
         no_longer_listed=len(unlisted),
     )
 
