@@ -17,12 +17,12 @@ from tests.deploy.composition import DEPLOY
 pytestmark = pytest.mark.docs
 
 
-def run_cron(settings: Path) -> subprocess.CompletedProcess[str]:
+def run_cron(settings: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run the script as cron does, with little else in the environment."""
     path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/bin", "/bin"])
     environment = {"PATH": path, "HOME": str(settings.parent)}
-    command = [str(DEPLOY / "cron.sh"), str(settings)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    arguments = [str(DEPLOY / "cron.sh"), str(settings), *command]
+    return subprocess.run(arguments, cwd=settings.parent, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_cron_is_silent_until_something_is_wrong(tmp_path: Path) -> None:
@@ -35,9 +35,13 @@ def test_cron_is_silent_until_something_is_wrong(tmp_path: Path) -> None:
     with running_server(create_app(world, options=NO_RATE_LIMIT)) as base_url:
         variables = sandbox_settings(base_url, lake_root=lake.root)
         variables |= {"DAGSTER_HOME": str(home), "LATER_START_DATE": str(start), "LATER_DUE_HOUR_UTC": "0"}
-        settings.write_text("".join(f"{name}={value}\n" for name, value in variables.items()))
-        first = run_cron(settings)
-        assert (first.returncode, first.stdout) == (0, ""), first.stdout
+        lines = ["# of production", "", 'QUOTED="$HOME and `date`"', *map("=".join, variables.items())]
+        settings.write_text("\n".join(lines))
+        send = """later-reporting page --output report.html && printf %s "$QUOTED" >quoted.txt"""
+        first = run_cron(settings, send)
+        assert (first.returncode, first.stdout, first.stderr) == (0, "", "")
+        assert (tmp_path / "quoted.txt").read_text() == "$HOME and `date`"
+        assert "</html>" in (tmp_path / "report.html").read_text()
 
         # An older day than those that are fetched again.
         partition = lake.partitions("posts_published")[0]
