@@ -14,7 +14,7 @@ from email.message import EmailMessage
 
 import dagster as dg
 
-from later_reporting_dagster.defs.dagster_private import check_results_of_run
+from later_reporting_dagster.defs.dagster_private import check_results_of_run, failed_steps_of_run
 
 
 def mail_about(context: dg.RunStatusSensorContext) -> None:
@@ -26,7 +26,11 @@ def mail_about(context: dg.RunStatusSensorContext) -> None:
         if not check.passed
     ]
     if run.status is dg.DagsterRunStatus.FAILURE:
-        lines.insert(0, f"The run failed: {context.dagster_event.message}")
+        steps = failed_steps_of_run(context.instance, run.run_id)
+        lines[:0] = [
+            f"The run failed: {context.dagster_event.message}",
+            *(f"{each.step}: {each.description or each.message.strip()}" for each in steps),
+        ]
     if not lines:
         return
     message = EmailMessage()

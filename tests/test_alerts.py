@@ -55,7 +55,7 @@ def posts(config: dict[str, bool]) -> Iterator[dg.AssetCheckResult | dg.Material
     [
         (True, False, []),
         (False, False, ["Subject: Dagster: failures in run ", "ERROR  posts  complete: 2 files are missing"]),
-        (True, True, ["Subject: Dagster: failures in run ", "The run failed: "]),
+        (True, True, ["Subject: Dagster: failures in run ", "The run failed: ", "posts: the API is down"]),
     ],
 )
 def test_alerts_mail_what_failed(complete: bool, fails: bool, texts: list[str], mailbox: Mailbox) -> None:
