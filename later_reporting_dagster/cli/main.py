@@ -229,7 +229,7 @@ def backfill(
     if format_ == "text" and name in RAW_NAMES:
         click.echo(f"Next: {_command_line('refresh')}")
     elif format_ == "text" and name in (None, REPORT) and REPORT in project.settings.tables:
-        click.echo(f"Next: open {project.report_location()}")
+        click.echo(_how_to_open(project.report_location()))
 
 
 def _days(asset: str | None, start: date | None, end: date | None, *, project: "Project") -> tuple[date, date] | None:
@@ -292,7 +292,12 @@ def refresh() -> None:
     report_failures(outcomes)
     click.echo("Rollups and the report are up to date.")
     if REPORT in project.settings.tables:
-        click.echo(f"Next: open {project.report_location()}")
+        click.echo(_how_to_open(project.report_location()))
+
+
+def _how_to_open(page: str) -> str:
+    # No browser opens the URL of an object store.
+    return f"Next: {_command_line('page --output report.html')}" if "://" in page else f"Next: open {page}"
 
 
 @main.command()
@@ -320,7 +325,7 @@ def page(*, output: str | None, link_days: int | None) -> None:
             Path(output).write_bytes(html)
     if link_days is not None:
         with prefix_errors_with("--link-days"):
-            click.echo(storage.signed_link(REPORT_PATH, seconds=link_days * 86_400))
+            click.echo(storage.signed_link(REPORT_PATH, seconds=link_days * 86_400, content_type="text/html"))
     if output is None and link_days is None:
         click.echo(project.report_location())
 

@@ -39,6 +39,8 @@ _logger = logging.getLogger(__name__)
 # The schemes of object stores, the store of each, and the package with the fsspec filesystem of a store.
 _STORES = {"s3": "s3", "s3a": "s3", "abfs": "azure", "abfss": "azure", "az": "azure", "gs": "gcs", "gcs": "gcs"}
 _PACKAGES = {"s3": "s3fs", "azure": "adlfs", "gcs": "gcsfs"}
+# What each names the content type of the response in a signed link.
+_CONTENT_TYPES = {"s3": "ResponseContentType", "azure": "content_type", "gcs": "response_type"}
 # The fsspec filesystems of object stores list by prefix, and put objects atomically: an object appears under its name
 # when the upload is complete.
 _PROTOCOLS = {"file", "memory", *_STORES}
@@ -83,6 +85,11 @@ def _open_filesystem(root: str, options: Mapping[str, Any]) -> tuple[Any, str]:
     if _PROTOCOLS.isdisjoint(_protocols(filesystem)):
         raise ValueError("it is neither on a local disk nor in an object store that the lake supports")
     return filesystem, path
+
+
+def _stores(filesystem: Any) -> set[str]:
+    """Return the object store of a filesystem; of other filesystems, nothing."""
+    return {_STORES[protocol] for protocol in _protocols(filesystem) if protocol in _STORES}
 
 
 def _protocols(filesystem: Any) -> Sequence[str]:
@@ -269,7 +276,7 @@ class _ObjectStorage(Storage):
         # s3fs otherwise looks up the size first, to read files above 50 MB in parts. Worse, it takes the size from a
         # cached listing, though the file may have been replaced since. Releases before 2025.5 read every file in one
         # request, and do not know the argument.
-        self._conditional = conditional_puts(filesystem, next(map(_STORES.get, _protocols(filesystem)), None))
+        self._conditional = conditional_puts(filesystem, next(iter(_stores(filesystem)), None))
         is_s3, arguments = "s3" in _protocols(filesystem), inspect.signature(filesystem.cat_file).parameters
         self._read_options = {"max_concurrency": 1} if is_s3 and "max_concurrency" in arguments else {}
 
@@ -280,9 +287,10 @@ class _ObjectStorage(Storage):
     def location(self, path: str) -> str:
         return f"{self._location}/{path}"
 
-    def signed_link(self, path: str, *, seconds: int) -> str:
+    def signed_link(self, path: str, *, seconds: int, content_type: str) -> str:
+        response = {_CONTENT_TYPES[store]: content_type for store in _stores(self._filesystem)}
         with self._translated_errors("sign a link to", path):
-            link: str = self._filesystem.sign(self._full_path(path), expiration=seconds)
+            link: str = self._filesystem.sign(self._full_path(path), expiration=seconds, **response)
             return link
 
     def directories(self, directory: str = "") -> list[str]:

@@ -164,8 +164,12 @@ class Storage(ABC):
     def location(self, path: str) -> str:
         """Return the location of a file for messages: a path on a local disk, else a URL, without credentials."""
 
-    def signed_link(self, path: str, *, seconds: int) -> str:
-        """Return a URL at which anybody can read a file of an object store for some time."""
+    def signed_link(self, path: str, *, seconds: int, content_type: str) -> str:  # noqa: ARG002
+        """Return a URL at which anybody can read a file of an object store for some time.
+
+        Args:
+            content_type: what the store says that the file is. A browser shows only what it knows.
+        """
         raise ValueError(f"{self.location(path)} is on a disk, so no link leads to it: send a copy of the file")
 
     @abstractmethod
