@@ -113,17 +113,15 @@ def _describe_unusable(lake: Lake) -> str:
     """Return which raw files count as missing, although they exist, and what heals them; an empty text without any."""
     marks = lake.retired.marks()  # nothing fetches the files of others again
     unusable = stored_coverage(lake).filter(pc.field("file_version").is_valid() & ~pc.field("has_file"))
-    found = [
-        one_line(lake.url(record.table_name, record.partition))
-        for record in from_table(unusable)
-        if marks.is_in_numbers(record.instance_id)
-    ]
-    if not found:
+    records = [record for record in from_table(unusable) if marks.is_in_numbers(record.instance_id)]
+    if not records:
         return ""
+    found = [one_line(lake.url(record.table_name, record.partition)) for record in records]
+    days = [record.partition.day for record in records]
     more = f" and {len(found) - _SHOWN_FILES} more" if len(found) > _SHOWN_FILES else ""
     return (
         f"Damaged, so they count as missing: {', '.join(found[:_SHOWN_FILES])}{more}. Next step: `later-reporting"
-        " backfill --only-missing`"
+        f" backfill --only-missing --start {min(days)} --end {max(days)}`"
     )
 
 

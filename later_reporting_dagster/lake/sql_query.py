@@ -89,7 +89,12 @@ def run_query(
                     )
                 elif database.is_empty(table.name):
                     on_note(f"{table.name} has no files in {lake.root}")
-                elif _has_both_scopes(table) and not re.search(r"\bscope\b", sql, re.IGNORECASE):
+                elif (
+                    _has_both_scopes(table)
+                    # The name may also stand in a text or a comment.
+                    and re.search(rf'(\bFROM|\bJOIN|,)\s+"?{re.escape(table.name)}\b', sql, re.IGNORECASE)
+                    and not re.search(r"\bscope\b", sql, re.IGNORECASE)
+                ):
                     on_note(
                         f"{table.name} has rows of each instance and of all together: add scope = 'all', or 'instance'"
                     )
@@ -105,7 +110,7 @@ def run_query(
         for name, failures in damaged.items():
             database.remove_from_view(name, failures)
             for partition, failure in failures.items():
-                on_note(_left_out(failure, str(partition.instance_id)))
+                on_note(_left_out(failure, partition))
         try:
             return _rows(sql, database, tables, memory_gb)
         except (duckdb.Error, pa.ArrowException, OSError, MemoryError) as error:
@@ -131,12 +136,12 @@ def _damaged_files_of_retired(error: Exception, database: LakeDatabase) -> dict[
     return found
 
 
-def _left_out(failure: FileDamaged, instance_id: str) -> str:
+def _left_out(failure: FileDamaged, partition: Partition) -> str:
     damage, _, _ = str(failure).partition(". Next step: ")
-    undo = f"later-reporting retire --undo {shlex.quote(instance_id)}"
+    undo = f"later-reporting retire --undo {shlex.quote(str(partition.instance_id))}"
     return (
         f"{damage}. Its rows are left out, because the instance is retired. Next step: `{undo}` and `later-reporting"
-        " backfill --only-missing`, or delete the file"
+        f" backfill --only-missing --start {partition.day} --end {partition.day}`, or delete the file"
     )
 
 

@@ -136,7 +136,7 @@ def test_commands_heal_damaged_metadata_of_all_kinds_of_files(number: int, kind:
 
     named = account.user.run("refresh").stderr
     assert "Damaged, so they count as missing: " in named
-    assert "`later-reporting backfill --only-missing`" in named
+    assert "`later-reporting backfill --only-missing --start " in named
     healed = account.run("backfill", "--only-missing")
     assert "Damaged" not in healed.stderr
     assert rows_of(account.lake) == intact

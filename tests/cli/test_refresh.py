@@ -248,7 +248,9 @@ def test_files_with_damaged_metadata_are_named_and_fetched_again(fetched: User) 
     refreshed = fetched.run("refresh")
     (line,) = [line for line in refreshed.stderr.splitlines() if line.startswith("Damaged")]
     assert all(lake.url(table, partition) in line for partition in partitions[:5])
-    assert line.endswith(" and 2 more. Next step: `later-reporting backfill --only-missing`")
+    days = [partition.day for partition in partitions]
+    heals = f"later-reporting backfill --only-missing --start {min(days)} --end {max(days)}"
+    assert line.endswith(f" and 2 more. Next step: `{heals}`")
     assert fetched.run("backfill", *RANGE, "--only-missing").exit_code == 0
     assert "Damaged" not in fetched.run("refresh").stderr
     for partition, data in intact.items():

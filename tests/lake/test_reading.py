@@ -238,6 +238,7 @@ def test_query_of_both_scopes_says_so_once(lake: Lake) -> None:
     ) == [note]
     assert notes("SELECT count(*) FROM totals WHERE Scope = 'all'") == []
     assert notes("SELECT count(*) FROM creators") == []
+    assert notes("-- Besides totals\nSELECT count(*) FROM creators WHERE creator_id <> 'totals'") == []
 
 
 def test_unpartitioned_tables_can_be_queried(lake: Lake) -> None:
@@ -368,7 +369,7 @@ def test_damaged_file_of_a_retired_instance_is_left_out_and_named(lake: Lake) ->
     assert note.startswith(f"{damaged} is damaged: ")
     assert note.endswith(
         "Its rows are left out, because the instance is retired. Next step: `later-reporting retire --undo 'a/b|c'` and"
-        " `later-reporting backfill --only-missing`, or delete the file"
+        " `later-reporting backfill --only-missing --start 2024-01-03 --end 2024-01-03`, or delete the file"
     )
     comment = "SELECT comment FROM duckdb_columns() WHERE table_name = 'posts' AND column_name = 'campaign_id' -- posts"
     assert run_query(comment, lake, [POSTS]).to_pylist()[0]["comment"]
