@@ -15,6 +15,6 @@ costs AS (
     SELECT max(date) AS date, max(low) AS low, min(high) AS high FROM bounds GROUP BY instance_id, post_id
 )
 SELECT date_trunc('month', date)::DATE AS month, sum((low + high) / 2) FILTER (low <= high) AS content_cost,
-    count(*) FILTER (low <= high) AS posts_with_cost, count(*) FILTER ((low <= high) IS NOT true) AS posts_of_unknown_cost
+    count(*) FILTER ((low <= high) IS NOT true) AS posts_of_unknown_cost
 FROM costs
 GROUP BY month ORDER BY month
