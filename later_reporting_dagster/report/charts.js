@@ -91,6 +91,7 @@ function bar(organic, paid, max, kind = "") {
 const WIDE_CHART = 700; // pixels, from which on labels stand at the end
 const LABEL_ROOM = 150;
 const LABEL_HEIGHT = 14;
+const LINE_HEIGHT = 16;
 const CHARACTER_WIDTH = 6.2; // pixels, on average, of a label
 
 /** Returns a round step of which at most three are up to `max`. */
@@ -172,17 +173,11 @@ function dailyChart(points, { peak, ends }, width) {
     marks.push(text("label", left, zeroOfSpend - 62, "start", ends.spendTitle));
   }
   if (peak) {
-    const detail = isWide ? peak.detail : null;
-    const room = { left: x(peak.index) - left, right: right - x(peak.index + 1) };
-    const length = CHARACTER_WIDTH * Math.max(peak.title.length, detail?.length ?? 0);
-    const isLeft = room.right < Math.min(length, room.left);
-    const at = isLeft ? x(peak.index) - 2 : x(peak.index + 1) + 2;
-    const anchor = isLeft ? "end" : "start";
-    const high = y(totalOf(points[peak.index]));
-    marks.push(text("label strong", at, high + 10, anchor, peak.title));
-    if (detail && length < room[isLeft ? "left" : "right"]) {
-      marks.push(text("label muted", at, high + 26, anchor, detail));
-    }
+    const lines = [peak.title, ...(isWide && peak.detail ? [peak.detail] : [])];
+    const { at, anchor, baselines } = placeOfPeak(lines, peak.index, { points, left, right, x, y });
+    baselines.forEach((baseline, index) =>
+      marks.push(text(index ? "label muted" : "label strong", at, baseline, anchor, lines[index])),
+    );
     if (peak.spend != null) {
       // Above its column, because others of ad spend may be higher.
       const half = (CHARACTER_WIDTH * peak.spend.length) / 2;
@@ -213,6 +208,29 @@ function dailyChart(points, { peak, ends }, width) {
     ...marks,
     ...days,
   );
+}
+
+/**
+ * Returns where the lines of the label of the peak stand: on a side of its column, above every column that they would
+ * cover. Without room for all lines, only the first.
+ */
+function placeOfPeak(lines, index, { points, left, right, x, y }) {
+  const high = y(totalOf(points[index]));
+  const length = CHARACTER_WIDTH * Math.max(...lines.map((line) => line.length));
+  const sides = [
+    { anchor: "start", at: x(index + 1) + 2, room: right - x(index + 1), covered: points.slice(index + 1) },
+    { anchor: "end", at: x(index) - 2, room: x(index) - left, covered: points.slice(0, index).reverse() },
+  ].map((side) => {
+    const columns = side.covered.slice(0, Math.ceil(length / (x(1) - x(0))));
+    const highest = Math.min(y(0), ...columns.map((point) => y(totalOf(point) ?? 0)));
+    const first = Math.min(high + 10, highest - 4 - LINE_HEIGHT * (lines.length - 1));
+    return { ...side, baselines: lines.map((_, line) => first + LINE_HEIGHT * line) };
+  });
+  const fitting = sides.find(({ room, baselines }) => length < room && baselines[0] >= 12);
+  if (fitting) return fitting;
+  return lines.length > 1
+    ? placeOfPeak(lines.slice(0, 1), index, { points, left, right, x, y })
+    : [...sides].sort((one, other) => other.room - one.room)[0];
 }
 
 /** Returns the labels at the ends of what is drawn, pushed apart. */

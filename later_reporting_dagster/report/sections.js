@@ -39,18 +39,24 @@ function creatorColumn(label, { short = "Creators", channel = "organic", width =
   };
 }
 
-/** Returns the column of impressions, which has the change in cards, and the column of the change. */
-function impressionColumns(label, change, unit = "") {
+/**
+ * Returns the column of impressions, which has the change in cards, and the column of the change. That is only in the
+ * CSV file if no row has one: why is said at the top of the page.
+ */
+function impressionColumns(rows, label, change, unit = "") {
   const shown = (row) => change(row) ?? span("null", "–");
   const inCard = (row) => [span("inner-change", change(row) ?? "", change(row) ? unit : "")];
+  const csv = { "Impressions before": (row) => row.previous_impressions };
   return [
     column.number("Impressions", "impressions", "count", { beside: inCard, width: 92 }),
-    {
-      label,
-      width: 76,
-      csv: { "Impressions before": (row) => row.previous_impressions },
-      cell: (row) => make("td", { class: "number change-column", role: "cell", "data-label": label }, shown(row)),
-    },
+    rows.every((row) => change(row) == null)
+      ? { csv }
+      : {
+          label,
+          width: 76,
+          csv,
+          cell: (row) => make("td", { class: "number change-column", role: "cell", "data-label": label }, shown(row)),
+        },
   ];
 }
 
@@ -96,7 +102,7 @@ function showCampaigns(row) {
     costColumn("Known cost", rows),
     creatorColumn("Creators, posts of known cost"),
     column.number("Ads", "ad_spend", "money", { channel: "paid", width: 78 }),
-    ...impressionColumns(isPerDay(row) ? "Change a day" : "Change", change, isPerDay(row) ? " a day" : ""),
+    ...impressionColumns(rows, isPerDay(row) ? "Change a day" : "Change", change, isPerDay(row) ? " a day" : ""),
     column.number("Engagements", "engagements", "count", { width: 84 }),
     ...RATES,
     column.number("Return on ads", "return_on_ad_spend", "ratio", { width: 66, reason }),
@@ -284,7 +290,7 @@ function showMonths() {
       costColumn("Cost so far", rows),
       cost,
       column.number("Ads", "ad_spend", "money", { channel: "paid", width: 78 }),
-      ...impressionColumns("Change per day", change, " a day"),
+      ...impressionColumns(rows, "Change per day", change, " a day"),
       column.number("Engagements", "engagements", "count", { width: 84 }),
       ...RATES,
       column.number("Return on ads", "return_on_ad_spend", "ratio", { width: 66 }),
@@ -327,7 +333,7 @@ function showNetworks(row) {
       column.csv("Posts", (each) => each.posts),
       creatorColumn("Creators, posts of known cost"),
       column.number("Ads", "ad_spend", "money", { channel: "paid", width: 92 }),
-      ...impressionColumns("Change", (each) => changeIn({ ...row, ...each }, "impressions")),
+      ...impressionColumns(rows, "Change", (each) => changeIn({ ...row, ...each }, "impressions")),
       share,
       ...RATES,
       column.number("Paid CPM", "paid_cpm", "price", { width: 92 }),

@@ -88,6 +88,7 @@ const ofCampaigns = () =>
 // Names.
 
 const labelOf = (instance) => report.labels[instance];
+const DETAIL_LENGTH = 40; // of an instance, so that a campaign's id has room beside it
 const isOneInstance = () => report.instances.length === 1;
 /** Returns a campaign's name, or its id. */
 const campaignName = (campaign) => {
@@ -97,7 +98,8 @@ const campaignName = (campaign) => {
 /** Returns a campaign's id, with its instance if several instances are shown. */
 const campaignDetail = (campaign) => {
   const [instance, id] = report.campaigns[campaign];
-  return [...(chosenInstance() === null && !isOneInstance() ? [isolated(labelOf(instance))] : []), id].join(" · ");
+  const of = chosenInstance() === null && !isOneInstance() ? [isolated(shortened(labelOf(instance), DETAIL_LENGTH))] : [];
+  return [...of, id].join(" · ");
 };
 /** Returns the chosen campaign or instance, or all, in words. */
 function selection() {

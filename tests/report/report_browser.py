@@ -54,6 +54,15 @@ _CUT_OFF = """() => [...document.querySelectorAll('data, .null, svg text, .chang
   return place.left < room.left - 1 || place.right > room.right + 1;
 }).map(each => each.textContent)"""
 
+# The number of columns of impressions that the label of the highest one covers.
+_COVERED_COLUMNS = """() => {
+  const boxes = selector => [...document.querySelectorAll(selector)].map(each => each.getBoundingClientRect());
+  const labels = boxes('#chart text.label.strong, #chart text.label.strong + text.muted');
+  return boxes('#chart rect:is(.organic, .paid):not(.spend)').filter(column => labels.some(label =>
+    label.left < column.right && column.left < label.right && label.top < column.bottom && column.top < label.bottom
+  )).length;
+}"""
+
 _OPEN_ALL = """() => {
   document.querySelectorAll('details').forEach(each => { each.open = true; });
   const isClosed = each => !each.hidden && /^(Show all|Show$)/.test(each.textContent);
@@ -91,6 +100,10 @@ class Report:
         """Return the x and the height of each column of the chart, in pixels."""
         found = self.page.locator(f"#chart rect.{kind}").all()
         return [(float(each.get_attribute("x") or ""), float(each.get_attribute("height") or "")) for each in found]
+
+    def covered_columns(self) -> int:
+        """Return the number of columns of impressions that the label of the highest one covers."""
+        return int(self.page.evaluate(_COVERED_COLUMNS))
 
     def tips(self) -> list[str]:
         """Return the values of each day of the chart."""

@@ -170,6 +170,16 @@ def test_columns_are_drawn_to_scale_and_say_their_values(
         assert all(0 <= x <= 390 for x, _ in report.columns("organic"))
 
 
+def test_label_of_the_peak_covers_no_column(browser: Browser, report_of_world: ReportData, tmp_path: Path) -> None:
+    with open_report(browser, report_of_world, tmp_path) as report:
+        for period in ("7d", "28d", "90d", "last_month"):
+            report.page.locator("#period").select_option(value=period)
+            campaigns = report.page.locator("#campaign option").evaluate_all("all => all.map(each => each.value)")
+            for campaign in campaigns:
+                report.page.locator("#campaign").select_option(value=campaign)
+                assert (period, campaign, report.covered_columns()) == (period, campaign, 0)
+
+
 def test_day_without_a_value_has_no_column_and_incomplete_ones_are_hatched(browser: Browser, tmp_path: Path) -> None:
     world = one_post(impressions=5, engagements=1)
     (post,) = world.recorded[NEWEST, "a"]
@@ -336,10 +346,13 @@ def test_changes_are_shown_if_both_periods_have_all_days(
         arrow = "↑\nup" if difference > 0 else "↓\ndown"
         assert re.sub(r"\s+", " ", change.inner_text()) == f"{arrow} {abs(float(difference)):.1f} %".replace("\n", " ")
         assert report.text("dates").startswith("8 Feb – 6 Mar 2024, 28 days. Changes are against 11 Jan – 7 Feb")
+        assert [name for name in ("campaigns", "networks") if "Change" in report.tables()[name][0]] != []
         report.page.locator("#period").select_option(value="90d")
         assert change.inner_text() == ""
         text = "No changes: only 60 of the 90 days and 0 of the 90 days before are in the lake."
         assert report.text("dates").endswith(text)
+        report.open_all()
+        assert [name for name in ("campaigns", "networks") if "Change" in report.tables()[name][0]] == []
 
 
 def test_months_are_periods_with_their_days_and_changes_per_day(browser: Browser, tmp_path: Path) -> None:
@@ -519,6 +532,16 @@ def test_names_are_text_and_do_not_hide_the_ids(width: int, browser: Browser, tm
             assert 0 <= box["x"] < box["x"] + box["width"] <= width
         found = {each[0] for each in report.download("creators")[1:]}
         assert found == {("'" if name.startswith("＝") else "") + name for name in NAMES}
+
+
+def test_long_label_of_an_instance_does_not_hide_the_id_of_a_campaign(
+    browser: Browser, report_of_world: ReportData, tmp_path: Path
+) -> None:
+    labels = dict.fromkeys(INSTANCES, "A very long name of a brand, " * 5)
+    with open_report(browser, replace(report_of_world, labels=labels), tmp_path) as report:
+        report.open_all()
+        details = report.page.locator("#campaigns tbody .detail").all_inner_texts()
+        assert [text for text in details if not re.fullmatch(r"A very long name.*… · \d+", text)] == []
 
 
 def test_page_works_by_keyboard_and_announces_changes(
