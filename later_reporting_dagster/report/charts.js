@@ -90,6 +90,7 @@ function bar(organic, paid, max, kind = "") {
 
 const WIDE_CHART = 700; // pixels, from which on labels stand at the end
 const LABEL_ROOM = 150;
+const WIDEST_COLUMN = 60; // of a few days
 const LABEL_HEIGHT = 14;
 const LINE_HEIGHT = 16;
 const CHARACTER_WIDTH = 6.2; // pixels, on average, of a label
@@ -126,6 +127,7 @@ function dailyChart(points, { peak, ends }, width) {
   const [zero, zeroOfSpend, highOfSpend] = isWide ? [206, 296, 44] : [176, 266, 36];
   const height = zeroOfSpend + 24;
   const step = (right - left) / points.length;
+  const half = Math.min(0.35 * step, WIDEST_COLUMN / 2);
   const max = Math.max(...points.flatMap((point) => [totalOf(point) ?? 0, point.before ?? 0])) || 1;
   const maxOfSpend = Math.max(...points.map(({ ad_spend: spend }) => spend ?? 0));
   const y = (value) => zero - (Math.max(0, value) / max) * (zero - top);
@@ -134,8 +136,8 @@ function dailyChart(points, { peak, ends }, width) {
   const column = (kind, index, from, to) =>
     shape("rect", {
       class: kind,
-      x: round(x(index) + 0.15 * step),
-      width: round(0.7 * step),
+      x: round(x(index + 0.5) - half),
+      width: round(2 * half),
       y: round(to),
       height: round(Math.max(0, from - to)),
     });
@@ -174,7 +176,7 @@ function dailyChart(points, { peak, ends }, width) {
   }
   if (peak) {
     const lines = [peak.title, ...(isWide && peak.detail ? [peak.detail] : [])];
-    const { at, anchor, baselines } = placeOfPeak(lines, peak.index, { points, left, right, x, y });
+    const { at, anchor, baselines } = placeOfPeak(lines, peak.index, { points, left, right, half, x, y });
     baselines.forEach((baseline, index) =>
       marks.push(text(index ? "label muted" : "label strong", at, baseline, anchor, lines[index])),
     );
@@ -214,23 +216,23 @@ function dailyChart(points, { peak, ends }, width) {
  * Returns where the lines of the label of the peak stand: on a side of its column, above every column that they would
  * cover. Without room for all lines, only the first.
  */
-function placeOfPeak(lines, index, { points, left, right, x, y }) {
+function placeOfPeak(lines, index, { points, left, right, half, x, y }) {
   const high = y(totalOf(points[index]));
   const length = CHARACTER_WIDTH * Math.max(...lines.map((line) => line.length));
-  const sides = [
-    { anchor: "start", at: x(index + 1) + 2, room: right - x(index + 1), covered: points.slice(index + 1) },
-    { anchor: "end", at: x(index) - 2, room: x(index) - left, covered: points.slice(0, index).reverse() },
-  ].map((side) => {
-    const columns = side.covered.slice(0, Math.ceil(length / (x(1) - x(0))));
-    const highest = Math.min(y(0), ...columns.map((point) => y(totalOf(point) ?? 0)));
+  const middle = (of) => x(of + 0.5);
+  const sides = [1, -1].map((sign) => {
+    const at = middle(index) + sign * (half + 6);
+    const [from, to] = [Math.min(at, at + sign * length), Math.max(at, at + sign * length)];
+    const covered = points.filter((_, of) => middle(of) + half > from && middle(of) - half < to);
+    const highest = Math.min(y(0), ...covered.map((point) => y(totalOf(point) ?? 0)));
     const first = Math.min(high + 10, highest - 4 - LINE_HEIGHT * (lines.length - 1));
-    return { ...side, baselines: lines.map((_, line) => first + LINE_HEIGHT * line) };
+    const baselines = lines.map((_, line) => first + LINE_HEIGHT * line);
+    return { at, anchor: sign > 0 ? "start" : "end", baselines, room: Math.min(from - left, right - to) };
   });
-  const fitting = sides.find(({ room, baselines }) => length < room && baselines[0] >= 12);
+  const fitting = sides.find(({ room, baselines }) => room >= 0 && baselines[0] >= 12);
   if (fitting) return fitting;
-  return lines.length > 1
-    ? placeOfPeak(lines.slice(0, 1), index, { points, left, right, x, y })
-    : [...sides].sort((one, other) => other.room - one.room)[0];
+  if (lines.length > 1) return placeOfPeak(lines.slice(0, 1), index, { points, left, right, half, x, y });
+  return sides[0].room > sides[1].room ? sides[0] : sides[1];
 }
 
 /** Returns the labels at the ends of what is drawn, pushed apart. */

@@ -73,7 +73,7 @@ function weeksOf() {
 function showTime(row) {
   const points = pointsOf(row);
   const total = sumOf(points.map(totalOf));
-  byId("time").hidden = isSingleDay() || !total;
+  byId("time").hidden = points.length < 2 || !total; // one day is a row, not a picture
   const unit = points[0].days === 1 ? "day" : "week";
   for (const each of document.querySelectorAll(".unit")) each.textContent = unit;
   const hasBefore = points.every((point) => point.impressions_before != null);
