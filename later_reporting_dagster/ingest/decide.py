@@ -65,7 +65,7 @@ class Policy:
 
     Attributes:
         table: says what identifies a row, which metrics there are, and what to call the rows.
-        is_confirmed: whether it is sure that there are no rows, if the response has none.
+        is_confirmed: whether a second response also lacks the rows. It confirms the loss of few rows, and of no others.
         latest: stored times after it are those of a clock that was wrong.
     """
 

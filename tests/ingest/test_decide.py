@@ -98,7 +98,7 @@ OF_ACCOUNT: Mapping[str, Any] = {"table": INSTANCE_PERFORMANCE_DAILY}
 EARNED, ZEROS, NULLS = account(impressions=5, engagements=0), account(impressions=0, engagements=0), account()
 
 CASES: Sequence[tuple[str, Stored, Got, Any]] = [
-    # what | stored | received and allowed | decision
+    # what | stored | received and allowed | decision; a reason alone is that of a Reject
     ("the file cannot be read now", Stored(error=LakeUnavailable("gone")), Got(EQUAL), Reason.LAKE),
     ("too many bad rows", stored(OTHER), Got(EQUAL, bad=1, limits=NO_BAD_ROWS), Reason.BAD_ROWS),
     ("too many bad rows, and no file", stored(None), Got(EQUAL, bad=1, limits=NO_BAD_ROWS), Reason.BAD_ROWS),
