@@ -1,11 +1,13 @@
 """Read and replace whole files below one root. Errors never have credentials."""
 
 import re
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import chain, count
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
@@ -21,6 +23,8 @@ REMOTE_THREADS = 32
 LOCAL_THREADS = 4
 # Files that are read ahead, and so are in memory together.
 _FILES_AHEAD = 256
+# Names the threads of each pool.
+_POOLS = count()
 # In URLs of these schemes, the part before an @ is a container or a part of the path, not a user.
 _WITHOUT_USER = {"abfs", "abfss", "file", "local"}
 # A whole URL. A connection string, for example, may contain a URL, but is not one.
@@ -76,8 +80,14 @@ class Storage(ABC):
         return self._map_in_threads(function, items)
 
     def _map_in_threads(self, function: Callable[[_Argument], _Result], items: Sequence[_Argument]) -> list[_Result]:
-        with ThreadPoolExecutor(REMOTE_THREADS if self.is_remote else LOCAL_THREADS) as threads:
-            return list(threads.map(function, items))
+        name = f"lake_{next(_POOLS)}_"
+        try:
+            with ThreadPoolExecutor(REMOTE_THREADS if self.is_remote else LOCAL_THREADS, name) as threads:
+                return list(threads.map(function, items))
+        finally:
+            # The pool does not wait for a thread of whose start an interrupt came.
+            while any(thread.name.startswith(name) for thread in threading.enumerate()):
+                time.sleep(0.01)
 
     def read(self, path: str) -> bytes | None:
         """Read a whole file; None if it does not exist."""

@@ -73,6 +73,24 @@ def test_interrupt_of_a_write_waits_until_the_file_is_there() -> None:
     sender.join()
 
 
+def test_interrupt_of_the_start_of_a_thread_waits_until_the_file_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    filesystem = SlowFileSystem()
+    storage = _ObjectStorage(filesystem, "bucket", root="slow://bucket", options={})
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if threading.current_thread() is threading.main_thread():
+            filesystem.begun.wait(WAIT_SECONDS)
+            filesystem.interrupted.set()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        storage.write("a/file", b"a")
+    assert filesystem.files == {"bucket/a/file": b"a"}
+
+
 def test_interrupted_write_leaves_no_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(stage: Path, target: Path) -> Path:
         raise KeyboardInterrupt
