@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -82,9 +83,28 @@ def _open_filesystem(root: str, options: Mapping[str, Any]) -> tuple[Any, str]:
         config = {"max_pool_connections": REMOTE_THREADS, **(options.get("config_kwargs") or {})}
         options = {**options, "config_kwargs": config}
     filesystem, path = fsspec.core.url_to_fs(root, **options)
+    if _STORES.get(root.partition("://")[0]) == "s3" and filesystem.session is None:
+        filesystem.session = _s3_session(**filesystem.kwargs)
     if _PROTOCOLS.isdisjoint(_protocols(filesystem)):
         raise ValueError("it is neither on a local disk nor in an object store that the lake supports")
     return filesystem, path
+
+
+def _s3_session(**options: Any) -> Any:
+    """Return the session that s3fs would create, but one that parses the times of a listing fast.
+
+    Otherwise botocore leaves them to dateutil, which takes four fifths of the time to parse a listing.
+    """
+    session = import_module("aiobotocore.session").AioSession(**options)
+    parse_timestamp = import_module("botocore.utils").parse_timestamp
+
+    def parse_time(value: Any) -> Any:
+        with suppress(TypeError, ValueError):
+            return datetime.fromisoformat(value)
+        return parse_timestamp(value)  # the format of HTTP headers, for example
+
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse_time)
+    return session
 
 
 def _stores(filesystem: Any) -> set[str]:

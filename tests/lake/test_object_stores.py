@@ -156,6 +156,15 @@ def test_all_files_of_a_table_are_listed_by_month(store: ObjectStore, lake: Lake
     assert lake.partitions("post_metrics_daily") == []
 
 
+@pytest.mark.parametrize("store", ["moto"], indirect=True)
+def test_a_listing_is_read_without_the_slow_parser_of_times(
+    store: ObjectStore, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.write_all("posts_published", dict.fromkeys(PARTITIONS, POSTS_SCHEMA.empty_table()))
+    monkeypatch.setattr("botocore.utils.dateutil.parser.parse", lambda *_: pytest.fail("asked for a time"))
+    assert lake.partitions("posts_published") == PARTITIONS
+
+
 def test_rollups_query_and_report_equal_those_of_a_local_lake(filled: Lake, of_local_lake: list[Any]) -> None:
     for result, expected in zip(all_results(filled), of_local_lake, strict=True):
         assert result == expected
