@@ -24,7 +24,14 @@ from later_reporting_dagster.lake.lake import Lake
 from later_reporting_dagster.lake.lake_filesystem import LakeFileSystem, hides_instance, removed_file_error
 from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import FileDamaged, MetadataDamaged, damaged_file_error, from_parquet
-from later_reporting_dagster.lake.paths import FILE_NAME, Partition, partition_path, partition_sort_key, table_path
+from later_reporting_dagster.lake.paths import (
+    FILE_NAME,
+    Partition,
+    partition_path,
+    partition_sort_key,
+    step_to_replace,
+    table_path,
+)
 from later_reporting_dagster.lake.storage import REMOTE_THREADS, LakeUnavailable, Storage
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERIODS_TABLE,
@@ -228,9 +235,10 @@ class LakeDatabase:
         try:
             rows = from_parquet(data, schema=table.schema)
         except FileDamaged as error:
-            return damaged_file_error(location, error)
+            return damaged_file_error(location, error, step=step_to_replace(path))
         if nulls := [field.name for field in rows.schema if not field.nullable and rows[field.name].null_count]:
-            return damaged_file_error(location, FileDamaged(f"it has rows without {', '.join(nulls)}"))
+            problem = FileDamaged(f"it has rows without {', '.join(nulls)}")
+            return damaged_file_error(location, problem, step=step_to_replace(path))
         return None
 
     def _copy(self, path: str) -> None:

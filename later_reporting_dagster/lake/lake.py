@@ -40,6 +40,7 @@ from later_reporting_dagster.lake.paths import (
     parse_directory,
     partition_path,
     partition_sort_key,
+    step_to_replace,
 )
 from later_reporting_dagster.lake.quarantine import Quarantine
 from later_reporting_dagster.lake.retired import RetiredInstances
@@ -318,7 +319,7 @@ class Lake:
         try:
             data = to_parquet(changed, content_hash=content_hash_of(changed), key_values=key_values)
         except TypeError as error:
-            raise damaged_file_error(self.storage.location(path), error) from error
+            raise damaged_file_error(self.storage.location(path), error, step=step_to_replace(path)) from error
         self.storage.write(path, data)
         return True
 
@@ -447,7 +448,7 @@ class Lake:
             try:
                 yield data if data is None or isinstance(data, LakeUnavailable) else parse(data)
             except FileDamaged as error:
-                damaged = damaged_file_error(self.storage.location(path), error)
+                damaged = damaged_file_error(self.storage.location(path), error, step=step_to_replace(path))
                 damaged.__cause__ = error
                 yield damaged
 

@@ -32,8 +32,7 @@ class MetadataDamaged(FileDamaged):
     """The rows of a file may be read, but not what it says of them."""
 
 
-def damaged_file_error(location: str, error: Exception, *, step: str = "") -> FileDamaged:
-    step = step or f"materialize this {'partition' if '/date=' in location else 'table'} again"
+def damaged_file_error(location: str, error: Exception, *, step: str) -> FileDamaged:
     return FileDamaged(f"{location} is damaged: {error}. Next step: {step}")
 
 

@@ -83,6 +83,15 @@ def decode_instance_id(encoded: str) -> str:
     return instance_id
 
 
+def step_to_replace(path: str) -> str:
+    """Return what to do about a file of a table that cannot be read, or about that of its rows in quarantine."""
+    table, _, directory = path.rpartition("/")[0].partition("/")
+    partition = parse_directory(directory)
+    days = f" --start {partition.day} --end {partition.day}" if partition else ""
+    what = "partition" if partition else "table"
+    return f"materialize this {what} again, as `later-reporting backfill --asset {table}{days}` does"
+
+
 def table_path(table_name: str) -> str:
     return f"{table_name}/{FILE_NAME}"
 

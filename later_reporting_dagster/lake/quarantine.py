@@ -16,7 +16,7 @@ from itertools import chain
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.contract.rows import from_json
 from later_reporting_dagster.lake.parquet_file import FileDamaged, damaged_file_error
-from later_reporting_dagster.lake.paths import Partition, parse_directory, partition_directory
+from later_reporting_dagster.lake.paths import Partition, parse_directory, partition_directory, step_to_replace
 from later_reporting_dagster.lake.storage import Storage
 
 _DIRECTORY = "_quarantine"
@@ -106,7 +106,9 @@ class Quarantine:
             data = self._storage.read(file.path)
             return [] if data is None else [_parse_line(line, file) for line in data.splitlines() or [b""]]
         except ValueError as error:
-            step = "" if file.partition else "materialize the days of the query again, or remove this file"
+            step = "materialize the days of the query again, or remove this file"
+            if file.partition:
+                step = step_to_replace(file.path.removeprefix(f"{_DIRECTORY}/"))
             raise damaged_file_error(self._storage.location(file.path), error, step=step) from error
 
     def rewrite(self, file: QuarantineFile, change: Callable[[QuarantinedRow], QuarantinedRow]) -> bool:

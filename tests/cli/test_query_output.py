@@ -181,7 +181,9 @@ def test_query_prints_one_line_for_a_damaged_file(user: User) -> None:
     line = error_line(user.run("query", NULLS))
     first = Lake(str(user.lake)).url("posts_published", Partition(DAYS[0], "007"))
     assert line.startswith(f"{first} is damaged: cannot be read as Parquet: ")
-    assert line.endswith(". Next step: materialize this partition again (1 more files cannot be read)")
+    command = f"later-reporting backfill --asset posts_published --start {DAYS[0]} --end {DAYS[0]}"
+    step = f"materialize this partition again, as `{command}` does"
+    assert line.endswith(f". Next step: {step} (1 more files cannot be read)")
 
 
 def test_query_csv_joins_lists_and_all_formats_keep_columns_of_the_same_name(user: User) -> None:

@@ -104,7 +104,8 @@ def test_missing_column_is_null_if_nullable_and_else_an_error(lake: Lake) -> Non
         (failure,) = database.find_unreadable_files()["posts_published"].values()
     assert str(failure) == (
         f"{lake.url('posts_published', PARTITIONS[0])} is damaged: column post_id is missing."
-        " Next step: materialize this partition again"
+        " Next step: materialize this partition again, as `later-reporting backfill --asset posts_published --start"
+        f" {PARTITIONS[0].day} --end {PARTITIONS[0].day}` does"
     )
 
 

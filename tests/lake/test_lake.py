@@ -363,7 +363,12 @@ def test_quarantine_file_in_another_format_raises(of_query: bool, local: Lake) -
     days = date(2024, 1, 1), date(2024, 1, 2)
     path = quarantine.path_of_query("posts", "q", days) if of_query else quarantine.path_of("posts", DAY)
     location = quarantine.write(path, [BadRow(reason="r", raw="{}")], query="q")
-    step = "the days of the query again, or remove this file" if of_query else "this partition again"
+    backfill = f"later-reporting backfill --asset posts --start {DAY.day} --end {DAY.day}"
+    step = (
+        "the days of the query again, or remove this file"
+        if of_query
+        else f"this partition again, as `{backfill}` does"
+    )
     for text in ("{", "[]\n", "5\n", '{"reason": "r"}\n'):
         Path(location).write_text(text, encoding="utf-8")
         with pytest.raises(FileDamaged, match="is damaged: .") as raised:

@@ -375,7 +375,7 @@ def test_damaged_file_of_a_retired_instance_is_left_out_and_named(lake: Lake) ->
     assert run_query(comment, lake, [POSTS]).to_pylist()[0]["comment"]
     Path(lake.url("posts", PARTITIONS[0])).write_bytes(b"PAR1")
     with pytest.raises(
-        QueryError, match=r"is damaged: .*materialize this partition again \(1 more files cannot be read"
+        QueryError, match=r"is damaged: .*materialize this partition again, as .* does \(1 more files cannot be read"
     ):
         run_query(sql, lake, [POSTS])
 
@@ -383,7 +383,11 @@ def test_damaged_file_of_a_retired_instance_is_left_out_and_named(lake: Lake) ->
 def test_damaged_file_is_named_unless_the_sql_is_at_fault(lake: Lake, tmp_path: Path) -> None:
     file = Path(lake.url("posts", PARTITIONS[4]))
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(QueryError, match=rf"^{file} is damaged: .*\. Next step: materialize this partition again$"):
+    day = PARTITIONS[4].day
+    step = (
+        f"materialize this partition again, as `later-reporting backfill --asset posts --start {day} --end {day}` does"
+    )
+    with pytest.raises(QueryError, match=rf"^{file} is damaged: .*\. Next step: {step}$"):
         fetch("SELECT sum(impressions) FROM posts", lake)
     texts = posts_table([post(1)]).drop_columns(["impressions"]).append_column("impressions", pa.array(["many"]))
     lake.write("posts", PARTITIONS[4], texts)
