@@ -193,7 +193,7 @@ def _outcome(
     for failed in failed_steps_of_run(instance, result.run_id):
         if of_partitions := _partition_failures(failed):
             asset = failed.step.removeprefix(settings.op_name(""))
-            failures += [Failure(asset, *described) for described in describe_failures(of_partitions)]
+            failures += [Failure(asset, *described) for described in describe_failures(of_partitions, asset=asset)]
             continue
         if failed.error == dg.DagsterExecutionInterruptedError.__name__:
             # Connections of Dagster stay open. On Python 3.13, SQLAlchemy logs an error for each at exit.

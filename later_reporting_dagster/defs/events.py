@@ -7,6 +7,7 @@ assets yield an `AssetMaterialization` per written partition, and at their end r
 
 import hashlib
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -17,9 +18,10 @@ import pyarrow as pa
 from dagster import AssetExecutionContext
 
 from later_reporting_dagster.client import LaterError
-from later_reporting_dagster.contract.days import day_ranges
+from later_reporting_dagster.contract.days import contiguous_ranges, day_ranges
 from later_reporting_dagster.defs.checks.check import join_first
 from later_reporting_dagster.defs.dagster_private import NOTHING_TO_LOG, materializations, newest_materialization_ids
+from later_reporting_dagster.ingest.decide import ALLOW_ROW_LOSS_COMMAND
 from later_reporting_dagster.ingest.fetch_days import FetchedDay
 from later_reporting_dagster.ingest.progress import is_temporary
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
@@ -184,17 +186,20 @@ def written_metadata(written: WriteResult) -> dict[str, Any]:
     return {"dagster/uri": written.url, "changed": written.changed}
 
 
-def combined_failure(failed: Mapping[str, str], *, what: str, written: int, is_temporary: bool = False) -> dg.Failure:
+def combined_failure(
+    failed: Mapping[str, str], *, asset: str, what: str, written: int, is_temporary: bool = False
+) -> dg.Failure:
     """Return one failure for all failed partitions of a run.
 
     Args:
         failed: reasons by partition, (day, instance) pair or period.
+        asset: the name of the asset.
         what: a noun for these, in the singular.
         is_temporary: whether a retry may make some of them.
     """
     reasons = {key: failed[key] for key in sorted(failed)}
     count = len(reasons)
-    lines = [f"{subject}: {reason}" for subject, reason in describe_failures(failed, what=what)]
+    lines = [f"{subject}: {reason}" for subject, reason in describe_failures(failed, asset=asset, what=what)]
     if (more := len(lines) - DESCRIBED_FAILURES) > 0:
         lines[DESCRIBED_FAILURES:] = [f"… and {more} more reasons, in the metadata"]
     headline = f"{what} failed and was" if count == 1 else f"{what}s failed and were"
@@ -205,24 +210,46 @@ def combined_failure(failed: Mapping[str, str], *, what: str, written: int, is_t
     )
 
 
-def describe_failures(failed: Mapping[str, str], *, what: str = "file") -> list[tuple[str, str]]:
+def describe_failures(failed: Mapping[str, str], *, asset: str, what: str = "file") -> list[tuple[str, str]]:
     """Return each reason once, after what failed for it, such as `3 files, 2024-03-01 to 2024-03-03, instance_000`.
 
-    `failed` are reasons by partition, (day, instance) pair or table.
+    `failed` are reasons by partition, (day, instance) pair or table. Where they advise to accept a loss, the command is
+    one for these files.
     """
     keys: dict[str, list[str]] = {}
     for key in sorted(failed):
         keys.setdefault(failed[key], []).append(key)
-    return [(_subject(of_reason, what), reason) for reason, of_reason in keys.items()]
+    return [
+        (_subject(of_reason, what), reason.replace(ALLOW_ROW_LOSS_COMMAND, _allow_row_loss(asset, of_reason)))
+        for reason, of_reason in keys.items()
+    ]
 
 
 def _subject(keys: Sequence[str], what: str) -> str:
     if len(keys) == 1:
         return keys[0]
+    days, names = _days_and_names(keys)
+    return ", ".join([f"{len(keys)} {what}s", *(join_first(each) for each in (day_ranges(days), names) if each)])
+
+
+def _days_and_names(keys: Sequence[str]) -> tuple[set[date], list[str]]:
     parts = [_DAY_AND_NAME.findall(key)[0] for key in keys]
-    days = day_ranges({date.fromisoformat(day) for day, _ in parts if day})
-    names = sorted({name for _, name in parts if name})
-    return ", ".join([f"{len(keys)} {what}s", *(join_first(each) for each in (days, names) if each)])
+    return {date.fromisoformat(day) for day, _ in parts if day}, sorted({name for _, name in parts if name})
+
+
+def _allow_row_loss(asset: str, keys: Sequence[str]) -> str:
+    """Return the commands that accept the loss of rows in these files: one for each range of days."""
+    command = f"later-reporting backfill --asset {asset}"
+    days, names = _days_and_names(keys)
+    if not days:  # of periods, which have no partitions
+        return f"`{command} --allow-row-loss`"
+    instances = f" --instances {shlex.quote(','.join(names))}" if names else ""
+    return join_first(
+        [
+            f"`{command} --start {first} --end {last}{instances} --allow-row-loss`"
+            for first, last in contiguous_ranges(days)
+        ]
+    )
 
 
 def preview(rows: pa.Table, *, limit: int = 5) -> dg.TableMetadataValue:

@@ -19,7 +19,9 @@ from later_reporting_dagster.lake.tables import POST_KEY, RawTable
 # Small slices easily lose a large share of their rows or metric values: below the minimum, which applies to rows and to
 # metric values separately, a second response is enough for lost rows, and lost values are none.
 MIN_ROWS_TO_JUDGE = 20
-ALLOW_ROW_LOSS = "`later-reporting backfill --allow-row-loss`, or with allow_row_loss: true in the run config"
+# The failure of a run puts asset, days and instances into the command. Reasons have none, so that equal ones are one.
+ALLOW_ROW_LOSS_COMMAND = "`later-reporting backfill --allow-row-loss`"
+ALLOW_ROW_LOSS = f"{ALLOW_ROW_LOSS_COMMAND}, or with allow_row_loss: true in the run config"
 # Why it is not sure that stored rows are gone.
 NOTHING_LEFT = "no stored row would be left of what this run fetches of it"
 NOT_LISTED = "the API does not list the instance"

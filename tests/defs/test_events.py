@@ -6,11 +6,14 @@ import pyarrow as pa
 
 from later_reporting_dagster.client import ClientEvent
 from later_reporting_dagster.defs.events import combined_failure, describe_failures, preview
+from later_reporting_dagster.ingest.decide import ALLOW_ROW_LOSS
 from later_reporting_dagster.ingest.progress import Progress
 
 
 def test_failure_limits_the_partitions_it_lists() -> None:
-    failure = combined_failure({f"{number:04}": f"why {number}" for number in range(6000)}, what="file", written=0)
+    failure = combined_failure(
+        {f"{number:04}": f"why {number}" for number in range(6000)}, asset="posts", what="file", written=0
+    )
     lines = (failure.description or "").splitlines()
     assert len(lines) == 1 + 20 + 1
     assert lines[-1] == "… and 5980 more reasons, in the metadata"
@@ -21,14 +24,33 @@ def test_failure_limits_the_partitions_it_lists() -> None:
 def test_equal_reasons_are_one_line_with_number_days_and_instances() -> None:
     pairs = [f"2024-03-{day:02} {name}" for day in (1, 2, 3, 7) for name in ("a", "b c")]
     failed = {**dict.fromkeys(pairs, "HTTP 500"), "2024-03-04 a": "HTTP 403"}
-    assert describe_failures(failed) == [
+    assert describe_failures(failed, asset="posts") == [
         ("8 files, 2024-03-01 to 2024-03-03, 2024-03-07, a, b c", "HTTP 500"),
         ("2024-03-04 a", "HTTP 403"),
     ]
-    assert describe_failures(dict.fromkeys(["2024-03-01", "2024-03-02"], "why")) == [
+    assert describe_failures(dict.fromkeys(["2024-03-01", "2024-03-02"], "why"), asset="posts") == [
         ("2 files, 2024-03-01 to 2024-03-02", "why")
     ]
-    assert describe_failures(dict.fromkeys(["posts", "costs"], "why")) == [("2 files, costs, posts", "why")]
+    assert describe_failures(dict.fromkeys(["posts", "costs"], "why"), asset="posts") == [
+        ("2 files, costs, posts", "why")
+    ]
+
+
+def test_advice_to_accept_a_loss_is_a_whole_command_for_the_files_that_failed() -> None:
+    reason = f"gone: {ALLOW_ROW_LOSS}"
+    files = [f"2024-03-0{day} {name}" for day in (1, 2, 5) for name in ("a", "b c")]
+
+    def advice(*failed: str) -> str:
+        ((_, text),) = describe_failures(dict.fromkeys(failed, reason), asset="posts")
+        return text.removeprefix("gone: ").removesuffix(", or with allow_row_loss: true in the run config")
+
+    command = "`later-reporting backfill --asset posts --start {} --end {}{} --allow-row-loss`"
+    of_instances = " --instances 'a,b c'"
+    assert advice(*files) == ", ".join(
+        command.format(f"2024-03-0{first}", f"2024-03-0{last}", of_instances) for first, last in ((1, 2), (5, 5))
+    )
+    assert advice("2024-03-01") == command.format("2024-03-01", "2024-03-01", "")
+    assert advice("90d 2024-01-01 to 2024-03-30 of a") == "`later-reporting backfill --asset posts --allow-row-loss`"
 
 
 def test_preview_shows_the_first_rows_and_cuts_texts() -> None:

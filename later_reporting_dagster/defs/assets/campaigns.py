@@ -171,5 +171,9 @@ def fetch_periods(
         if file.failed:
             yield from evaluate_skipped_checks(context, later, component)
             raise combined_failure(
-                file.failed, what="period", written=progress.written, is_temporary=progress.temporary > 0
+                file.failed,
+                asset=table.name,
+                what="period",
+                written=progress.written,
+                is_temporary=progress.temporary > 0,
             )

@@ -140,7 +140,9 @@ def fetch_raw_table(
         )
         if failed:
             yield from evaluate_skipped_checks(context, later, component, instances=expected)
-            raise combined_failure(failed, what="file", written=progress.written, is_temporary=progress.temporary > 0)
+            raise combined_failure(
+                failed, asset=table.name, what="file", written=progress.written, is_temporary=progress.temporary > 0
+            )
         yield nothing_to_log(context)
 
 

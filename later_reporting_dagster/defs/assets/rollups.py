@@ -201,7 +201,7 @@ def roll_up_periods(
         no_files = f"{POST_METRICS_DAILY.name} has no files for it: materialize that first"
         failed |= dict.fromkeys(without_files, no_files)
     if failed:
-        raise combined_failure(failed, what="partition", written=written, is_temporary=is_temporary)
+        raise combined_failure(failed, asset=table.name, what="partition", written=written, is_temporary=is_temporary)
     yield nothing_to_log(context)
 
 
@@ -256,7 +256,9 @@ def roll_up_windows(
             context.log.info(f"Rolled up {key.to_user_string()}: {written.rows:,} rows, {state}")
             yield table_result(written, {"preview": preview(rows)}, key=key)
     if failed:
-        raise combined_failure(failed, what="table", written=len(tables) - len(failed), is_temporary=is_temporary)
+        raise combined_failure(
+            failed, asset=next(iter(failed)), what="table", written=len(tables) - len(failed), is_temporary=is_temporary
+        )
     if left_out:
         files = f"{len(left_out)} damaged file{'s' * (len(left_out) > 1)}"
         raise dg.Failure(f"The tables are written, without {files}, such as {left_out[0]}", allow_retries=False)
