@@ -37,7 +37,7 @@ from later_reporting_dagster.lake.tables import (
     RAW_TABLES,
 )
 from later_reporting_dagster.probe.assumptions import unreadable_rows
-from later_reporting_dagster.quality.instances import describe_not_expected, load_instances
+from later_reporting_dagster.quality.instances import describe_not_expected, describe_unlisted, load_instances
 from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
 from later_reporting_dagster.quality.requested_metrics import (
@@ -234,8 +234,10 @@ def _check_tables(project: Project, now: datetime, *, listed: frozenset[str] | N
         return
     configured = project.later.configured_instances()
     known = load_instances(lake, configured=configured, listed=listed, files=files)
-    if not_expected := describe_not_expected(known, files=files):
-        yield CheckResult(settings.asset_key(INSTANCES_TABLE).to_user_string(), not_expected, "WARN")
+    # Of one that LATER_INSTANCE_IDS names, the check of the scope has said it.
+    unlisted = describe_unlisted(known.unlisted - known.configured)
+    if problem := describe_not_expected(known, files=files) or unlisted:
+        yield CheckResult("instances", problem, "WARN")
     instances, days = sorted(known.expected), settings.expected_days(now)
     all_stale = stored_late_posts(lake, days={*days}).stale
     requested = requested_days(lake)

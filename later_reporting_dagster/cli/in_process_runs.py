@@ -2,15 +2,18 @@
 
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 import dagster as dg
+import yaml  # type: ignore[import-untyped]
 from sqlalchemy.exc import SQLAlchemyError
 
 from later_reporting_dagster.cli.options import Interrupted
@@ -34,6 +37,13 @@ from later_reporting_dagster.rollups.rollup_tables import CADENCES, Cadence
 # A daemon with `run_retries` would repeat a failed run, of which the command has listed what failed.
 NO_RETRIES = {"dagster/max_retries": "0"}
 SECONDS_BETWEEN_LINES = 10.0
+# By what PostgreSQL or its driver says; the last words are in all of these texts.
+_POSTGRES_FIELDS = {
+    "authentication failed": ("username", "password"),
+    'role "': ("username",),
+    "does not exist": ("db_name",),
+    "connection": ("hostname", "port"),
+}
 # Other checks are about missing days, or warn.
 _CHECKS_OF_ROWS = {check.name for check in (ROWS_BELONG, ROWS_UNIQUE)}
 
@@ -92,10 +102,34 @@ def dagster_instance() -> dg.DagsterInstance:
     try:
         return dg.DagsterInstance.get()
     except Exception as error:
-        advice = ". Install it: pip install dagster-postgres" if "dagster_postgres" in str(error) else ""
         raise click.ClickException(
-            f"Cannot open the Dagster instance in DAGSTER_HOME={home}: {one_line(str(error))}{advice}"
+            f"Cannot open the Dagster instance in DAGSTER_HOME={home}: {_why_it_cannot_be_opened(error, home)}"
         ) from error
+
+
+def _why_it_cannot_be_opened(error: Exception, home: str) -> str:
+    """Return what Dagster says, and which variable or package to see to."""
+    text, cause = str(error), error.__cause__
+    if unset := re.findall(r'environment variable "(\w+)" which is not set', text):
+        return f"set {', '.join(unset)}, which its dagster.yaml reads"
+    if isinstance(cause, SQLAlchemyError):  # Dagster says only that it has tried too often
+        reason = one_line(str(getattr(cause, "orig", None) or cause))
+        for words, fields in _POSTGRES_FIELDS.items():
+            if words in reason:
+                names = [_postgres_variable(home, field) for field in fields]
+                return f"{reason}. Check {' and '.join(names)}"
+    advice = ". Install it: pip install dagster-postgres" if "dagster_postgres" in text else ""
+    return f"{one_line(text)}{advice}"
+
+
+def _postgres_variable(home: str, field: str) -> str:
+    """Return the variable from which the dagster.yaml of a home has a field of the database, or the field."""
+    settings: Any = yaml.safe_load(Path(home, "dagster.yaml").read_text())
+    for name in ("storage", "postgres", "postgres_db", field, "env"):
+        if not isinstance(settings, dict) or name not in settings:
+            return f"{field} in dagster.yaml"
+        settings = settings[name]
+    return str(settings)
 
 
 def materialize(

@@ -18,6 +18,8 @@ from later_reporting_dagster.quality.missing_files import missing_files
 
 # So many instances are named in a message.
 MAX_NAMED = 5
+# What to do about an instance that does not come back.
+RETIRE = "`later-reporting retire ID`"
 
 
 def _columns() -> Iterable[Column]:
@@ -168,6 +170,18 @@ def stored_instances(lake: Lake) -> pa.Table | None:
     return lake.read_intact_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
 
 
+def describe_unlisted(unlisted: Iterable[str]) -> str:
+    """Return which expected instances the API no longer lists, and what to do; empty without any."""
+    names = sorted(unlisted)
+    if not names:
+        return ""
+    more = f" and {len(names) - MAX_NAMED} more" * (len(names) > MAX_NAMED)
+    return (
+        f"No longer listed: {', '.join(names[:MAX_NAMED])}{more}. They stay in the rollups. If they are gone for good,"
+        f" or have another id now: {RETIRE}. Otherwise wait: a list may be wrong for hours"
+    )
+
+
 def describe_not_expected(instances: Instances, *, files: Files) -> str:
     """Return which instances are in the numbers but no longer fetched, since when, and what to do; empty without any.
 
@@ -184,5 +198,5 @@ def describe_not_expected(instances: Instances, *, files: Files) -> str:
     more = f" and {len(names) - MAX_NAMED} more" * (len(names) > MAX_NAMED)
     return (
         f"In the numbers, and no longer fetched, because LATER_INSTANCE_IDS does not name them: {states}{more}. Totals"
-        " of all instances lack them. Take them out with `later-reporting retire ID`, or name them again"
+        f" of all instances lack them. Take them out with {RETIRE}, or name them again"
     )

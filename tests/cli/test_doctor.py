@@ -8,7 +8,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import dagster as dg
 import pytest
+from sqlalchemy.exc import OperationalError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
@@ -24,6 +26,7 @@ from tests.conftest import Service, both_api_versions, problem
 from tests.defs.conftest import list_instances
 
 Override = Callable[[Request], Response | None]
+DAY = ("--start", "2024-03-01", "--end", "2024-03-01")
 # The tables that are made from lists of the API, or from all files, and are one file.
 ONE_FILE = ("instances", "campaigns", "campaign_performance_periods", "coverage")
 
@@ -179,6 +182,56 @@ def test_doctor_names_the_package_for_postgres(user: User, monkeypatch: pytest.M
     mark, message = check_results(user, exit_code=1)["settings"]
     assert mark == "FAIL"
     assert message.endswith(". Install it: pip install dagster-postgres")
+
+
+POSTGRES = Path(__file__).parents[2] / "deploy" / "dagster.yaml"
+
+
+def test_doctor_names_variables_of_postgres_that_are_not_set(user: User, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(POSTGRES, user.home / "dagster.yaml")
+    for name in ("HOST", "PORT", "USERNAME", "PASSWORD"):
+        monkeypatch.setenv(f"DAGSTER_PG_{name}", "1")
+    mark, message = check_results(user, exit_code=1)["settings"]
+    assert mark == "FAIL"
+    assert message.endswith(": set DAGSTER_PG_DB, which its dagster.yaml reads")
+
+
+@pytest.mark.parametrize(
+    ("reason", "variables"),
+    [
+        ('FATAL: password authentication failed for user "u"', "DAGSTER_PG_USERNAME and DAGSTER_PG_PASSWORD"),
+        ('FATAL: role "u" does not exist', "DAGSTER_PG_USERNAME"),
+        ('FATAL: database "d" does not exist', "DAGSTER_PG_DB"),
+        ("connection to server at h failed: Connection refused", "DAGSTER_PG_HOST and DAGSTER_PG_PORT"),
+    ],
+)
+def test_doctor_names_the_variable_that_postgres_refuses(
+    reason: str, variables: str, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise RuntimeError("too many retries for DB connection") from OperationalError(None, None, Exception(reason))
+
+    shutil.copy(POSTGRES, user.home / "dagster.yaml")
+    monkeypatch.setattr(dg.DagsterInstance, "get", refuse)
+    mark, message = check_results(user, exit_code=1)["settings"]
+    assert mark == "FAIL"
+    assert message.endswith(f": {reason}. Check {variables}")
+
+
+def test_doctor_names_an_instance_that_is_no_longer_listed(
+    user: User, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_TABLES", "posts_published,instances")
+    assert user.run("backfill", "--asset", "posts_published", *DAY).exit_code == 0
+    assert "instances" not in check_results(user, exit_code=0)
+    service.override = list_instances("a/b|c,d [e]", "instance_000", "Zoë 😀 %2F")
+    mark, message = check_results(user, exit_code=0)["instances"]
+    assert mark == "WARN"
+    assert message.startswith("No longer listed: 007. ")
+    assert "`later-reporting retire ID`. Otherwise wait" in message
+    assert user.run("doctor", "--strict").exit_code == 1
+    Lake(str(user.lake)).retired.add("007")
+    assert "instances" not in check_results(user, exit_code=0)
 
 
 def test_doctor_names_instances_of_which_nothing_was_fetched(user: User, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,13 @@ from later_reporting_dagster.quality.data_quality import (
     UNREADABLE,
     find_problems,
 )
-from later_reporting_dagster.quality.instances import describe_not_expected, load_instances, stored_instances
+from later_reporting_dagster.quality.instances import (
+    RETIRE,
+    describe_not_expected,
+    describe_unlisted,
+    load_instances,
+    stored_instances,
+)
 from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, stored_late_posts
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
 from later_reporting_dagster.quality.requested_metrics import (
@@ -134,8 +140,6 @@ _PROBLEMS: Mapping[Check, Sequence[str]] = {
     RATES_AGREE: [CONTRADICTORY],
 }
 _LISTING = ("instance_id", "listed_now")
-# What to do about an instance that does not come back.
-RETIRE = "`later-reporting retire ID`"
 _CHECKS_OF_FILES = (*_PROBLEMS, NO_UNKNOWN_FIELDS)
 
 
@@ -265,8 +269,7 @@ def evaluate_listing(rows: pa.Table | None, instances: Instances) -> dg.AssetChe
     listed = f"All known instances{' of LATER_INSTANCE_IDS' * bool(instances.configured)} are listed: {len(checked)}"
     return STILL_LISTED.result(
         not unlisted,
-        f"No longer listed: {join_first(unlisted)}. They stay in the rollups. If they are gone for good, or have"
-        f" another id now: {RETIRE}",
+        describe_unlisted(unlisted),
         otherwise=listed if is_known else "Not known: the API does not say which instances it lists",
         looked_at={"instances": len(instances.marks.in_numbers(listed_now))},
         no_longer_listed=len(unlisted),
