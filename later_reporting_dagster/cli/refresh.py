@@ -21,7 +21,7 @@ from later_reporting_dagster.contract.route import POSTS_PERFORMANCE
 from later_reporting_dagster.contract.safe_line import one_line
 from later_reporting_dagster.defs.events import content_of, data_versions, day_version, version_tags
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.defs.resource import InvalidSetting, LaterReportingResource
+from later_reporting_dagster.defs.resource import REQUESTS_PER_MINUTE, InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.rollup_requests import other_runs, period_runs
 from later_reporting_dagster.defs.runs import rollup_run
 from later_reporting_dagster.lake import Lake
@@ -178,16 +178,19 @@ async def first_fetch_text(
         page = await client.fetch_page(POSTS_PERFORMANCE, query)
     days = (end - start).days + 1
     if page.stated_total is None:
-        return f"Fetching {start} to {end}, {days} days: a minute for each {later.requests_per_minute} pages of posts"
+        return f"Fetching {start} to {end}, {days} days: a minute for each {REQUESTS_PER_MINUTE} pages of posts"
     minutes = minutes_to_fetch(days, page.stated_total, requests_per_minute=later.requests_per_minute)
     return f"Fetching {start} to {end}, {days} days: about {minutes} min"
 
 
 def minutes_to_fetch(days: int, rows_of_day: int, *, requests_per_minute: int) -> int:
-    """Return about how many minutes a backfill of all tables takes, given the rows of posts with results on a day."""
+    """Return about how many minutes a backfill of all tables takes, given the rows of posts with results on a day.
+
+    The API sets a limit, too, which a larger setting does not raise.
+    """
     # A day takes its pages of posts and one of campaigns. Other tables, and refetches, take a fifth more.
     requests = days * (ceil(rows_of_day / MAX_PAGE_SIZE) + 1) * 1.2
-    return max(1, ceil(requests / requests_per_minute))
+    return max(1, ceil(requests / min(requests_per_minute, REQUESTS_PER_MINUTE)))
 
 
 async def probe(later: LaterReportingResource) -> None:

@@ -62,7 +62,10 @@ def _serve(
 @click.command()
 @_address_options
 @click.option(
-    "--instances", default=8, type=click.IntRange(1, 10_000), help="Instances, besides two from the API reference."
+    "--instances",
+    default=8,
+    type=click.IntRange(1, 10_000),
+    help="Instances, besides the two of the API reference: 1 makes 3.",
 )
 @click.option(
     "--posts-per-day", default=20, type=click.IntRange(0, sandbox_package.MAX_POSTS_PER_DAY),
@@ -86,7 +89,11 @@ def sandbox(*, host: str, port: int, api_version: str, **world_options: Any) -> 
         **world_options,
     )
     options = sandbox_package.SandboxOptions(api_version=API_VERSIONS[api_version])
-    comments = sandbox_package.BANNER, f"Posts from {world.first_day} to {world.last_day} (UTC); other days are empty."
+    number = len(world.instance_ids)
+    comments = (
+        sandbox_package.BANNER,
+        f"{number} instances with posts from {world.first_day} to {world.last_day} (UTC); other days are empty.",
+    )
     credentials = {"LATER_CLIENT_ID": options.client_id, "LATER_CLIENT_SECRET": options.client_secret}
     app = sandbox_package.create_app(world, options=options)
     _serve(app, host=host, port=port, comments=comments, credentials=credentials)

@@ -72,6 +72,7 @@ RENAMED = {
     "shrink_limit_percent": "max_row_loss_percent",
     "bad_rows_limit_percent": "max_bad_rows_percent",
 }
+REQUESTS_PER_MINUTE = 120  # docs/api.md, "Rate limit"
 DEFAULT_BASE_URL = "https://reporting.api.later.com"
 # A verification fetch repeats all requests of a query. The totals of the paged API version reveal every change but one:
 # a post that replaces another between two pages (docs/reliability.md).
@@ -129,7 +130,7 @@ class LaterReportingResource(dg.ConfigurableResource, dg.Resolvable):  # type: i
         "Options of the fsspec filesystem of the lake, such as endpoint and credentials.", default={}
     )
     requests_per_minute: int = Field(
-        default=120,  # docs/api.md, "Rate limit"
+        default=REQUESTS_PER_MINUTE,
         ge=1,
         le=1_000_000,
         description="Maximum requests per minute, of all processes of this user on this machine.",

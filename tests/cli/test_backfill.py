@@ -336,11 +336,14 @@ def test_backfill_of_another_day_reports_a_file_that_a_check_has_found_damaged(
 
 
 @pytest.mark.parametrize(
-    ("days", "rows_of_day", "minutes"),
-    [(1, 0, 1), (365, 100, 8), (365, 800, 33)],  # docs/daily.md, "Backfills": a year of one and of 8 instances
+    ("days", "rows_of_day", "rate", "minutes"),
+    # docs/daily.md, "Backfills": a year of one and of 8 instances. The API allows no more than 120 a minute.
+    [(1, 0, 120, 1), (365, 100, 120, 8), (365, 800, 120, 33), (365, 800, 60, 66), (365, 800, 1_000_000, 33)],
 )
-def test_minutes_of_a_backfill_follow_from_the_posts_of_a_day(days: int, rows_of_day: int, minutes: int) -> None:
-    assert minutes_to_fetch(days, rows_of_day, requests_per_minute=120) == minutes
+def test_minutes_of_a_backfill_follow_from_the_posts_of_a_day(
+    days: int, rows_of_day: int, rate: int, minutes: int
+) -> None:
+    assert minutes_to_fetch(days, rows_of_day, requests_per_minute=rate) == minutes
 
 
 def test_old_name_of_an_option_is_refused(user: User) -> None:

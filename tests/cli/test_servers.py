@@ -330,7 +330,9 @@ def test_sandbox_prints_settings_of_a_client_and_the_days_that_have_posts(host: 
         assert validate_base_url(base_url) == base_url
         body = dict(zip(("clientId", "clientSecret"), credentials, strict=True))
         token = httpx.post(f"{base_url}/oauth/token", json=body).json()["jwt"]
-        found = re.fullmatch(r"# Posts from (\S+) to (\S+) \(UTC\); other days are empty\.", first_and_last)
+        found = re.fullmatch(
+            r"# \d+ instances with posts from (\S+) to (\S+) \(UTC\); other days are empty\.", first_and_last
+        )
         assert found
         first, last = map(date.fromisoformat, found.groups())
         totals = [
