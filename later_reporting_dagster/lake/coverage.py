@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from itertools import chain, groupby
 from typing import Any, NamedTuple
 
@@ -69,6 +70,8 @@ _PATH = re.compile(rf"{_DIRECTORY}/[^/]+/(\d{{4}}-\d\d-\d\d)_([^/]+)\.parquet")
 RECORD_DAYS = 2
 # The whole file of a run is written again while the run goes on, and this part of its time may be spent on that.
 _MAX_SHARE_OF_TIME = 0.05
+# Footers take memory: a lake that was copied, or whose `coverage` was lost, may have a million that are new.
+_FOOTERS_TOGETHER = 10_000
 _METRIC_COLUMNS = {name: {metric.column for metric in table.known_metrics} for name, table in RAW_TABLES.items()}
 NEVER = datetime.fromtimestamp(0, UTC)
 
@@ -127,8 +130,7 @@ class FileRecord(NamedTuple):
             restated_at=footer.fetched_at if footer.first_fetched_at else None,
             content_hash=footer.content_hash,
             file_version=version.identity,
-            # A file has a column for each, also for one of which the API has no values.
-            metrics=",".join(name for name in footer.columns if name in _METRIC_COLUMNS[self.table_name]),
+            metrics=_metrics_of(self.table_name, footer.columns),
         )
 
     def after_fetches(self, response: "FileRecord | None", failure: "FileRecord | None") -> "FileRecord":
@@ -153,6 +155,12 @@ class FileRecord(NamedTuple):
 
     def was_requested_since(self, instant: datetime | None) -> bool:
         return instant is None or (self.requested_at is not None and self.requested_at >= instant)
+
+
+@lru_cache(maxsize=256)
+def _metrics_of(table_name: str, columns: tuple[str, ...]) -> str:
+    """Return the metrics of a file: it has a column for each, also for one of which the API has no values."""
+    return ",".join(name for name in columns if name in _METRIC_COLUMNS[table_name])
 
 
 Files = Mapping[str, Mapping[Partition, FileVersion]]
@@ -466,28 +474,32 @@ def update_records(lake: Lake, files: Files, missing: Mapping[str, Iterable[Part
     is_new[_Listing({}, fetched).rows_in(listed.keys).drop_null().to_numpy()] = True
     rows = listed.rows_in(stored)
     before = _by_file(stored.take(rows.filter(pa.array(is_new)).drop_null()))
-    new = [(listed.files[index], is_known[index]) for index in np.flatnonzero(is_new)]
     changed: dict[str, list[Partition]] = {name: [] for name in files}
-    older: dict[str, list[Partition]] = {name: [] for name in files}
-    for (name, partition), describes in new:
-        if partition in files.get(name, ()):
-            if not describes:
-                changed[name].append(partition)
-            elif before[name, partition].metrics is None:  # earlier releases did not record them
-                older[name].append(partition)
-    footers = {name: lake.read_all_metadata(name, [*changed[name], *older[name]]) for name in files}
+    damaged: list[LakeUnavailable | FileDamaged] = []
     records: dict[tuple[str, Partition], FileRecord] = {}
-    for key, _ in new:
-        name, partition = key
-        record = known = before.get(key) or FileRecord(name, partition.day, partition.instance_id)
-        if (version := files.get(name, {}).get(partition)) is None:
-            record = record.without_file()
-        elif (footer := footers[name].get(partition)) is not None:
-            record = record.with_footer(footer, version)
-        # Of a file that was contradicted, the response that did so may be recorded no more.
-        response = responses.get(key) or (None if known.has_file else known)
-        records[key] = record.after_fetches(response, failures.get(key))
-    damaged = [file for of_table in footers.values() for file in of_table.values() if isinstance(file, Exception)]
+    indices = np.flatnonzero(is_new)
+    for start in range(0, len(indices), _FOOTERS_TOGETHER):
+        new = [(listed.files[index], is_known[index]) for index in indices[start : start + _FOOTERS_TOGETHER]]
+        to_read: dict[str, list[Partition]] = {name: [] for name in files}
+        for (name, partition), describes in new:
+            if partition in files.get(name, ()):
+                if not describes:
+                    changed[name].append(partition)
+                if not describes or before[name, partition].metrics is None:  # earlier releases did not record them
+                    to_read[name].append(partition)
+        footers = {name: lake.read_all_metadata(name, partitions) for name, partitions in to_read.items()}
+        for key, _ in new:
+            name, partition = key
+            record = known = before.get(key) or FileRecord(name, partition.day, partition.instance_id)
+            if (version := files.get(name, {}).get(partition)) is None:
+                record = record.without_file()
+            elif (footer := footers[name].get(partition)) is not None:
+                record = record.with_footer(footer, version)
+                if isinstance(footer, Exception):
+                    damaged.append(footer)
+            # Of a file that was contradicted, the response that did so may be recorded no more.
+            response = responses.get(key) or (None if known.has_file else known)
+            records[key] = record.after_fetches(response, failures.get(key))
     unchanged = stored.take(rows.filter(pa.array(~is_new)))
     return Update(unchanged, records, files, changed, recorded, damaged)
 

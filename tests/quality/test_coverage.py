@@ -82,7 +82,11 @@ def test_coverage_expects_campaigns_only_if_there_are_any(lake: Lake) -> None:
     assert {table for table, _, _ in refresh(lake)[0]} == {"posts_published"}
 
 
-def test_coverage_reads_the_footers_of_new_and_changed_files_only(lake: Lake, tmp_path: Path) -> None:
+@pytest.mark.parametrize("footers_together", [1, 10_000])
+def test_coverage_reads_the_footers_of_new_and_changed_files_only(
+    footers_together: int, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("later_reporting_dagster.lake.coverage._FOOTERS_TOGETHER", footers_together)
     for partition in (A, B):
         fetch(lake, partition, 1)
     assert refresh(lake)[1] == 2
