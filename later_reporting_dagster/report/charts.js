@@ -271,7 +271,8 @@ function drawChart(width = byId("chart").clientWidth) {
   if (chart.draw && width) byId("chart").replaceChildren(chart.draw(width));
 }
 
-new ResizeObserver(() => drawChart()).observe(byId("chart"));
+// In the next frame: a chart of another height in the same one is an error of the observer, which the page would show.
+new ResizeObserver(() => requestAnimationFrame(() => drawChart())).observe(byId("chart"));
 addEventListener("beforeprint", () => drawChart(PAPER_WIDTH));
 addEventListener("afterprint", () => drawChart());
 

@@ -114,10 +114,15 @@ class Report:
         found: list[str] = self.page.evaluate(_MISFORMATTED)
         return found
 
+    def wait_for_the_chart(self) -> None:
+        """Wait until the chart has followed a change of its width: one frame measures it, the next one draws it."""
+        frame = "() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
+        self.page.evaluate(frame)
+        self.page.evaluate(frame)
+
     def cut_off(self) -> list[str]:
         """Return numbers that are cut off."""
-        # The chart follows a change of size in the next frame.
-        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+        self.wait_for_the_chart()
         found: list[str] = self.page.evaluate(_CUT_OFF)
         return found
 
@@ -153,7 +158,7 @@ def open_report(
 def open_page(
     browser: Browser, file: Path, *, width: int = 1400, scheme: Literal["light", "dark"] = "light", fragment: str = ""
 ) -> Iterator[Report]:
-    """Open a report from a file. At the end, assert that it made no requests and wrote no console messages."""
+    """Open a report from a file. At the end, assert that it made no requests, wrote no messages, and has not failed."""
     page = browser.new_page(viewport={"width": width, "height": WIDTHS[width]}, color_scheme=scheme)
     report = Report(page)
     page.on("request", lambda request: report.requests.append(request.url))
@@ -164,5 +169,6 @@ def open_page(
         yield report
         assert [url.split("#")[0] for url in report.requests] == [file.as_uri()]
         assert report.messages == []
+        assert not page.locator("#failed").is_visible()
     finally:
         page.close()

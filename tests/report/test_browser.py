@@ -461,6 +461,7 @@ def test_demo_says_so_on_the_page_and_in_names_of_files(
             assert report.page.locator("#demo").is_visible() is is_demo
             assert report.page.title().startswith("DEMO – ") is is_demo
             report.page.emulate_media(media="print")
+            report.wait_for_the_chart()
             assert report.page.locator("#demo").is_visible() is is_demo
             report.page.emulate_media(media="screen")
             with report.page.expect_download() as event:
