@@ -1,7 +1,9 @@
 """`later-reporting demo`, in a subprocess."""
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,6 +13,7 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
+from later_reporting_dagster.cli.demo import commit_without_sync
 from later_reporting_dagster.cli.run_report import check_summary
 from later_reporting_dagster.definitions import defs
 from later_reporting_dagster.defs.component_base import ASSET_NAMES
@@ -95,6 +98,14 @@ def test_first_run_of_the_demo_holds_posts_against_what_later_totals(
     results = [each.get_dagster_event().asset_check_evaluation_data for each in logged]
     (result,) = [each for each in results if each.asset_check_key == key]
     assert (result.passed, int(result.metadata["compared"].value) > 0) == (True, True)
+
+
+def test_commits_to_sqlite_do_not_wait_for_the_disk() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        commit_without_sync(connection, None)
+        assert connection.execute("PRAGMA synchronous").fetchone() == (0,)
+    commit_without_sync(object(), None)
 
 
 def test_check_summary_names_what_did_not_pass() -> None:
