@@ -88,7 +88,7 @@ def test_report_names_a_damaged_table(project: Project) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     description, _ = failure(project.run(REPORT))
     assert f"{path} is damaged" in description
-    assert description.endswith("materialize this table again")
+    assert description.endswith("this table again, as `later-reporting backfill --asset organic_paid_overall` does")
 
 
 def test_report_lists_missing_and_quarantined_data(project: Project) -> None:
