@@ -26,6 +26,7 @@ from later_reporting_dagster.defs.dagster_private import (
     check_results_of_run,
     failed_steps_of_run,
     job_of_all_assets,
+    keep_engines_of_events,
     materializations_of_run,
     set_origin_of_runs,
 )
@@ -99,6 +100,7 @@ def dagster_home() -> str:
 def dagster_instance() -> dg.DagsterInstance:
     """Return the Dagster instance of `DAGSTER_HOME`."""
     home = dagster_home()
+    keep_engines_of_events()
     try:
         return dg.DagsterInstance.get()
     except Exception as error:

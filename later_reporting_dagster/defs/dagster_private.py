@@ -5,9 +5,9 @@ Only what loading the definitions needs is imported here; a command imports the 
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, lru_cache, partial
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import dagster as dg
@@ -20,6 +20,7 @@ from dagster._core.definitions.source_asset import SYSTEM_METADATA_KEY_SOURCE_AS
 
 if TYPE_CHECKING:
     from dagster._core.remote_origin import ManagedGrpcPythonEnvCodeLocationOrigin as CodeLocation
+    from sqlalchemy import Engine
 
 __all__ = [
     "NOTHING_TO_LOG",
@@ -33,6 +34,7 @@ __all__ = [
     "definitions_in",
     "failed_steps_of_run",
     "job_of_all_assets",
+    "keep_engines_of_events",
     "materializations",
     "materializations_of_run",
     "max_runtime_seconds",
@@ -79,7 +81,18 @@ def _events(instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType
     return [entry.get_dagster_event() for entry in instance.all_logs(run_id, of_type={kind})]
 
 
-def materializations_of_run(instance: dg.DagsterInstance, run_id: str) -> list[dg.AssetMaterialization]:
+def materializations_of_run(instance: dg.DagsterInstance, run_id: str) -> Sequence[dg.AssetMaterialization]:
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    newest = instance.get_records_for_run(run_id, of_type=kind, limit=1, ascending=False)
+    return _materializations_until(instance, run_id, newest.cursor)
+
+
+# Each check of a run asks, and to read the events of a run of many days takes longer than some checks.
+@lru_cache(maxsize=1)
+def _materializations_until(
+    instance: dg.DagsterInstance, run_id: str, newest: str
+) -> Sequence[dg.AssetMaterialization]:
+    """Return the materializations of a run; `newest` stands for the newest of its events."""
     events = _events(instance, run_id, dg.DagsterEventType.ASSET_MATERIALIZATION)
     return [event.step_materialization_data.materialization for event in events]
 
@@ -213,6 +226,24 @@ def definitions_in(module: ModuleType) -> object:
     with _private_names():
         from dagster._core.workspace.autodiscovery import loadable_targets_from_loaded_module
     return loadable_targets_from_loaded_module(module)[0].target_definition
+
+
+# Dagster makes two engines for each event that it stores in SQLite, and each compiles its statements anew, which took a
+# sixth of the demo.
+@cache
+def keep_engines_of_events() -> None:
+    """Let this process keep the SQLAlchemy engine of each SQLite database of events. Connections are not kept."""
+    with _private_names():
+        from dagster._core.storage.event_log.sqlite import sqlite_event_log
+        from sqlalchemy import create_engine
+    engines: dict[str, Engine] = {}
+
+    def kept(url: str, **options: Any) -> "Engine":
+        if url not in engines:
+            engines[url] = create_engine(url, **options)
+        return engines[url]
+
+    sqlite_event_log.create_engine = kept  # type: ignore[assignment, attr-defined]
 
 
 # The timeline of the UI leaves out runs without an origin: the origin of their job, in a code location.

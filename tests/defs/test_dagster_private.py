@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 import dagster as dg
 import pytest
+import sqlalchemy
 from dagster._annotations import PUBLIC, is_public
+from dagster._core.storage.event_log.sqlite import sqlite_event_log
 
 import later_reporting_dagster
 from later_reporting_dagster.defs.dagster_private import (
@@ -19,6 +21,7 @@ from later_reporting_dagster.defs.dagster_private import (
     code_location_of,
     failed_steps_of_run,
     job_of_all_assets,
+    keep_engines_of_events,
     materializations,
     materializations_of_run,
     max_runtime_seconds,
@@ -86,6 +89,44 @@ def test_events_tags_and_partitions_of_a_run_are_read() -> None:
         run = instance.get_run_by_id(run_id)
         assert run is not None
         assert run.tags["a tag"] == "its value"
+
+
+def test_materializations_are_read_while_their_run_goes_on() -> None:
+    read = []
+
+    @dg.asset
+    def first() -> None: ...
+
+    @dg.asset(deps=[first])
+    def second(context: dg.AssetExecutionContext) -> None:
+        read.append(len(materializations_of_run(context.instance, context.run.run_id)))
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        for _ in range(2):
+            run_id = dg.materialize([first, second], instance=instance).run_id
+            read.append(len(materializations_of_run(instance, run_id)))
+    assert read == [1, 2, 1, 2]
+
+
+def test_databases_of_events_keep_their_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_event_log, "create_engine", sqlalchemy.create_engine)
+    keep_engines_of_events.cache_clear()
+    keep_engines_of_events()
+    engines = []
+
+    def add_engine(connection: sqlalchemy.Connection) -> None:
+        if "/history/runs/" in str(connection.engine.url):
+            engines.append(connection.engine)
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "engine_connect", add_engine)
+    try:
+        with dg.DagsterInstance.local_temp() as instance:
+            for _ in range(5):
+                instance.report_runless_asset_event(dg.AssetMaterialization("table"))
+    finally:
+        sqlalchemy.event.remove(sqlalchemy.Engine, "engine_connect", add_engine)
+    assert len(engines) > 10
+    assert len({*engines}) == len({engine.url for engine in engines})
 
 
 def test_failures_of_a_run_are_read() -> None:
