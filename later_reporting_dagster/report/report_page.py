@@ -43,7 +43,7 @@ _ESCAPED = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2
 
 
 # The version of the page. Raise it with a change of what the page shows: it is then written again.
-REPORT_DEFINITION = 14
+REPORT_DEFINITION = 15
 _MADE_FROM = re.compile(rb"<!-- made_from (.*) -->\n\Z")
 
 

@@ -17,6 +17,10 @@ const instanceColumns = (of = ({ instance }) => instance) => [
   column.csv("Instance label", (row) => (of(row) == null ? null : labelOf(of(row)))),
 ];
 
+// Headings of costs that Later totals for the campaigns of a month.
+const COST_SO_FAR = "Cost so far";
+const CREATORS_AS_TOTALLED = "Creators, as Later totals";
+
 /** Returns the number of posts of known cost of those published, unless all are known. */
 const knownOf = (row) =>
   row.published_posts
@@ -94,13 +98,14 @@ function showCampaigns(row) {
       : rowHeading(name(each), campaignDetail(each.campaign), fragmentOf({ campaign: each.campaign }));
   const reason = (each) => each.withheld;
   const change = (each) => changeIn(each, "impressions");
+  const isTotalled = row.content_cost_total != null;
   const columns = [
     column.name("Campaign", name, heading),
     column.csv("Campaign id", (each) => (each.isOnce ? null : report.campaigns[each.campaign][1])),
     ...instanceColumns(),
     column.csv("Status", (each) => (each.isOnce ? null : report.campaigns[each.campaign][3])),
-    costColumn("Known cost", rows),
-    creatorColumn("Creators, posts of known cost"),
+    costColumn(isTotalled ? COST_SO_FAR : "Known cost", rows),
+    creatorColumn(isTotalled ? CREATORS_AS_TOTALLED : "Creators, posts of known cost"),
     column.number("Ads", "ad_spend", "money", { channel: "paid", width: 78 }),
     ...impressionColumns(rows, isPerDay(row) ? "Change a day" : "Change", change, isPerDay(row) ? " a day" : ""),
     column.number("Engagements", "engagements", "count", { width: 84 }),
@@ -127,7 +132,7 @@ function showCampaigns(row) {
   );
   fillTable("campaigns", columns, rows, {
     foot: [{ ...row, isOnce: true }],
-    note: rows.length ? `${all}highest known cost first` : "",
+    note: rows.length ? `${all}highest ${isTotalled ? "" : "known "}cost first` : "",
     sortedBy: "cost",
   });
 }
@@ -263,7 +268,7 @@ function showMonths() {
       ? null
       : changeOf(row.impressions / row.days_in_month, row.previous_impressions / row.previous_days_in_month);
   const cost = {
-    label: "Creators, as Later totals",
+    label: CREATORS_AS_TOTALLED,
     channel: "organic",
     width: 166,
     csv: {
@@ -287,7 +292,7 @@ function showMonths() {
     [
       column.name("Month", name, (row) => rowHeading(name(row), days(row))),
       column.csv("Days", (row) => row.days),
-      costColumn("Cost so far", rows),
+      costColumn(COST_SO_FAR, rows),
       cost,
       column.number("Ads", "ad_spend", "money", { channel: "paid", width: 78 }),
       ...impressionColumns(rows, "Change per day", change, " a day"),

@@ -16,6 +16,9 @@ from tests.rollups.reference import Row
 Rows = dict[str, Row]  # by name
 CHANNELS = ("organic", "paid")
 RATES = {"Organic rate": "organic_engagement_rate", "Paid rate": "paid_engagement_rate"}
+# The headings of cost and of its part for creators: of known costs, and of what Later totals for a month.
+KNOWN_COSTS = ("Known cost", "Creators, posts of known cost")
+TOTALLED_COSTS = ("Cost so far", "Creators, as Later totals")
 NETWORKS = {"tiktok": "TikTok", "youtube": "YouTube", "x": "X", None: "Other"}
 BOOKED_AGE, BOOKED_POSTS = 90, 5
 MOST_MONTHS = 13
@@ -122,18 +125,20 @@ class ExpectedPage:
             one = Selection(at.window, None, (instance, campaign))
             if at.has({"instance_id": instance}):
                 shown = self.results(one) or self.posts_published(one) or self.figures(one)["cost"] is not None
-                rows |= {self.detail(at, instance, campaign): self.cells(one)} if shown else {}
-        return rows | ({"": self.cells(at)} if rows else {})
+                rows |= {self.detail(at, instance, campaign): self.cells(one, at)} if shown else {}
+        return rows | ({"": self.cells(at, at)} if rows else {})
 
     def detail(self, at: Selection, instance: str, campaign: int) -> str:
         """Return what stands beside a campaign's name: its id, with its instance if several are shown."""
         return str(campaign) if at.of_instance or len(self.instances) == 1 else f"{instance} · {campaign}"
 
-    def cells(self, at: Selection) -> Row:
-        """Return the cells of a campaign, or of all posts."""
-        figures = self.figures(at)
+    def cells(self, of: Selection, at: Selection) -> Row:
+        """Return the cells of a campaign, or of all posts, in the table of a selection."""
+        figures = self.figures(of)
+        is_totalled = at.window == "last_month" and self.total_cost(at)[0] is not None
+        cost, creators = TOTALLED_COSTS if is_totalled else KNOWN_COSTS
         return {
-            "Known cost": figures["cost"], "Creators, posts of known cost": figures["creators_cost"],
+            cost: figures["cost"], creators: figures["creators_cost"],
             "Ads": figures["ad_spend"], "Impressions": figures["impressions"], "Engagements": figures["engagements"],
             **{head: figures[name] for head, name in RATES.items()},
         }  # fmt: skip
@@ -153,7 +158,7 @@ class ExpectedPage:
         for name, row in found.items():
             costs = [post["content_cost"] for post in published if post["platform"] == name]
             cells[NETWORKS.get(name) or str(name).capitalize()] = {
-                "Creators, posts of known cost": add(costs), "Ads": row["ad_spend"],
+                KNOWN_COSTS[1]: add(costs), "Ads": row["ad_spend"],
                 "Impressions": add(row[f"{channel}_impressions"] for channel in CHANNELS),
                 "Paid share of impressions": share(*(row[f"{channel}_impressions"] for channel in CHANNELS)),
                 "Paid CPM": quotient(
@@ -198,8 +203,8 @@ class ExpectedPage:
             row = sums([row for row in rows if row["first_day"].replace(day=1) == month])
             cost = self.total_cost(at, month)[0] if oldest <= month else None
             found[f"{month:%B %Y}"] = {
-                "Cost so far": None if cost is None else add([cost, row["ad_spend"]]),
-                "Creators, as Later totals": cost, "Ads": row["ad_spend"],
+                TOTALLED_COSTS[0]: None if cost is None else add([cost, row["ad_spend"]]),
+                TOTALLED_COSTS[1]: cost, "Ads": row["ad_spend"],
                 "Impressions": add(row[f"{channel}_impressions"] for channel in CHANNELS),
                 "Engagements": add(row[f"{channel}_engagements"] for channel in CHANNELS),
                 **{head: row[column] for head, column in RATES.items()},
