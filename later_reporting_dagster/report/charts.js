@@ -119,9 +119,10 @@ const totalOf = (point) => sumOf(CHANNELS.map((channel) => point[`${channel}_imp
 
 /**
  * Returns the chart for a width in pixels. A point has impressions by channel, `ad_spend`, the impressions `before`, a
- * `label`, a `tip`, and whether it `isLacking` files. `peak` has the lines of the label of a point.
+ * `label`, a `tip`, and whether it `isLacking` files. `peak` and `highestSpend`
+ * have the label of a point.
  */
-function dailyChart(points, { peak, ends }, width) {
+function dailyChart(points, { peak, highestSpend, ends }, width) {
   const isWide = width >= WIDE_CHART;
   const [left, right, top] = [40, isWide ? width - LABEL_ROOM : width - 4, 20];
   const [zero, zeroOfSpend, highOfSpend] = isWide ? [206, 296, 44] : [176, 266, 36];
@@ -180,12 +181,11 @@ function dailyChart(points, { peak, ends }, width) {
     baselines.forEach((baseline, index) =>
       marks.push(text(index ? "label muted" : "label strong", at, baseline, anchor, lines[index])),
     );
-    if (peak.spend != null) {
-      // Above its column, because others of ad spend may be higher.
-      const half = (CHARACTER_WIDTH * peak.spend.length) / 2;
-      const middle = Math.min(x(peak.index + 0.5), right - half);
-      marks.push(text("label", middle, yOfSpend(points[peak.index].ad_spend) - 4, "middle", peak.spend));
-    }
+  }
+  if (highestSpend) {
+    const half = (CHARACTER_WIDTH * highestSpend.title.length) / 2;
+    const middle = Math.min(x(highestSpend.index + 0.5), right - half);
+    marks.push(text("label", middle, zeroOfSpend - highOfSpend - 4, "middle", highestSpend.title));
   }
   if (isWide) marks.push(...endLabels(points, ends, { right, y, yOfSpend, text, hasSpend: maxOfSpend > 0 }));
   const days = points.map(({ tip }, index) =>

@@ -110,7 +110,7 @@ function showTime(row) {
   const description = `Impressions by ${unit}, organic and paid, and ad spend. Arrow keys read the days; the table by ${unit} has all numbers.`;
   byId("chart").setAttribute("role", "img");
   byId("chart").setAttribute("aria-label", description);
-  chart.draw = byId("time").hidden ? null : (width) => dailyChart(drawn, { peak: peakOf(points), ends }, width);
+  chart.draw = byId("time").hidden ? null : (width) => dailyChart(drawn, { peak: peakOf(points), highestSpend: highestSpendOf(points), ends }, width);
   drawChart();
   showMaker(row);
 }
@@ -130,12 +130,21 @@ function tipOf(point) {
   ].join("\n");
 }
 
+/** Returns the index of the first of the points with the highest value. */
+function highestOf(points, valueOf) {
+  return points.reduce((best, point, at) => ((valueOf(point) ?? 0) > (valueOf(points[best]) ?? 0) ? at : best), 0);
+}
+
+/** Returns the label of the day with the highest ad spend; null without ad spend. */
+function highestSpendOf(points) {
+  const index = highestOf(points, (point) => point.ad_spend);
+  const spend = points[index].ad_spend;
+  return spend ? { index, title: formats.money(spend) } : null;
+}
+
 /** Returns the label of the day with the most impressions, and with the campaign that made a large part of it. */
 function peakOf(points) {
-  const index = points.reduce(
-    (best, point, at) => ((totalOf(point) ?? 0) > (totalOf(points[best]) ?? 0) ? at : best),
-    0,
-  );
+  const index = highestOf(points, totalOf);
   const point = points[index];
   const { age, campaign, campaign_impressions: part } = chosen(peaks);
   return {
@@ -145,7 +154,6 @@ function peakOf(points) {
       point.days === 1 && age === point.age
         ? `${formats.count(part)} of it in one campaign: ${shortened(campaignName(campaign), 50)}`
         : null,
-    spend: point.ad_spend ? formats.money(point.ad_spend) : null,
   };
 }
 

@@ -180,6 +180,23 @@ def test_label_of_the_peak_covers_no_column(browser: Browser, report_of_world: R
                 assert (period, campaign, report.covered_columns()) == (period, campaign, 0)
 
 
+def test_highest_ad_spend_of_a_day_is_labelled(browser: Browser, report_of_world: ReportData, tmp_path: Path) -> None:
+    was_not_at_the_peak = False
+    with open_report(browser, report_of_world, tmp_path) as report:
+        for campaign in report.page.locator("#campaign option").evaluate_all("all => all.map(each => each.value)"):
+            report.page.locator("#campaign").select_option(value=campaign)
+            days = [dict(line.rsplit(" ", 1) for line in tip.splitlines()[1:]) for tip in report.tips()]
+            spend, impressions = (
+                [float(day.get(name, "0").strip("$").replace(",", "")) for day in days]
+                for name in ("Ad spend", "Impressions")
+            )
+            labels = report.page.locator("#chart text.label").all_text_contents()
+            shown = [float(each.strip("$").replace(",", "")) for each in labels if each.startswith("$")]
+            assert shown == ([round(max(spend))] if any(spend) else [])
+            was_not_at_the_peak |= max(spend) > spend[impressions.index(max(impressions))]
+    assert was_not_at_the_peak
+
+
 def test_day_without_a_value_has_no_column_and_incomplete_ones_are_hatched(browser: Browser, tmp_path: Path) -> None:
     world = one_post(impressions=5, engagements=1)
     (post,) = world.recorded[NEWEST, "a"]
