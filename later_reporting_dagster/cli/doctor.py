@@ -38,7 +38,7 @@ from later_reporting_dagster.lake.tables import (
 )
 from later_reporting_dagster.probe.assumptions import unreadable_rows
 from later_reporting_dagster.quality.instances import describe_not_expected, describe_unlisted, load_instances
-from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
+from later_reporting_dagster.quality.late_posts import describe_stale, late_posts
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
 from later_reporting_dagster.quality.requested_metrics import (
     days_without_metrics,
@@ -239,7 +239,7 @@ def _check_tables(project: Project, now: datetime, *, listed: frozenset[str] | N
     if problem := describe_not_expected(known, files=files) or unlisted:
         yield CheckResult("instances", problem, "WARN")
     instances, days = sorted(known.expected), settings.expected_days(now)
-    all_stale = stored_late_posts(lake, days={*days}).stale
+    all_stale = late_posts(lake, days=settings.settled_days(now)).stale
     requested = requested_days(lake)
     for name, present in files.items():
         if name not in settings.tables:

@@ -91,6 +91,7 @@ def instances(*, format_: str) -> None:
     from later_reporting_dagster.lake.coverage import intact_files
     from later_reporting_dagster.lake.tables import POSTS_NAMES
     from later_reporting_dagster.quality.instances import instances_table, load_instances
+    from later_reporting_dagster.quality.late_posts import late_posts
 
     project = current_project()
     later, settings = project.later, project.settings
@@ -99,7 +100,8 @@ def instances(*, format_: str) -> None:
     now = datetime.now(UTC)
     files = intact_files(lake, POSTS_NAMES)
     known = load_instances(lake, configured=later.configured_instances(), listed=listed, files=files)
-    rows = instances_table(lake, known, files=files, days=settings.expected_days(now), today=now.date())
+    stale, days = late_posts(lake, days=settings.settled_days(now)).stale, settings.expected_days(now)
+    rows = instances_table(lake, known, files=files, stale=stale, days=days, today=now.date())
     if format_ == "json":
         _print_json(rows.to_pylist())
     else:

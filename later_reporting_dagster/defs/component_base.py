@@ -14,7 +14,7 @@ from dagster.components.utils.translation import TranslationFn, TranslationFnRes
 from pydantic import BeforeValidator, Field, InstanceOf, PlainSerializer
 
 from later_reporting_dagster.contract import DEFAULT_CAMPAIGN_METRICS, DEFAULT_METRICS, Metric, parse_metrics
-from later_reporting_dagster.contract.days import expected_days, refetch_ages, utc_now
+from later_reporting_dagster.contract.days import expected_days, newest_day, refetch_ages, utc_now
 from later_reporting_dagster.contract.metrics import parse_campaign_metrics
 from later_reporting_dagster.contract.route import CAMPAIGNS_PERFORMANCE, POSTS_PERFORMANCE
 from later_reporting_dagster.defs.resource import DEFAULT_NAME, NAMES_IN_YAML, LaterReportingResource, split_names
@@ -246,6 +246,11 @@ class ComponentBase(dg.Model):
     def expected_days(self, now: datetime) -> list[date]:
         """Return the days that have to be in the lake: every day from the start date to the newest due day."""
         return expected_days(now, start_date=self.start_date, due_hour_utc=self.due_hour_utc)
+
+    def settled_days(self, now: datetime) -> list[date]:
+        """Return the expected days that the daily schedule no longer fetches again each day."""
+        newest = newest_day(now) - timedelta(days=self.lookback_days)
+        return [day for day in self.expected_days(now) if day <= newest]
 
     def asset_key(self, table_name: str) -> dg.AssetKey:
         """Return the key of the asset of a table, or of the report."""

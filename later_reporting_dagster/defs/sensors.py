@@ -38,7 +38,7 @@ from later_reporting_dagster.lake.tables import (
     RAW_NAMES,
 )
 from later_reporting_dagster.quality.instances import load_instances, write_instances
-from later_reporting_dagster.quality.late_posts import stored_late_posts
+from later_reporting_dagster.quality.late_posts import late_posts
 from later_reporting_dagster.quality.missing_files import days_to_request, missing_files
 from later_reporting_dagster.quality.outdated import Footers, outdated
 from later_reporting_dagster.report.report_data import REPORT
@@ -161,7 +161,7 @@ def missing_files_sensor(component: ComponentBase, posts_job: Any, coverage_job:
             coverage = stored_coverage(lake)
             files = intact_files(lake, RAW_NAMES, stored=coverage)
             fetches = newest_fetches(lake, RAW_NAMES)
-            stale = stored_late_posts(lake, days={*days}, fetched=fetches).stale
+            stale = late_posts(lake, days=component.settled_days(now), coverage=coverage, fetched=fetches).stale
             configured = later.configured_instances()
             instances = load_instances(lake, configured=configured, listed=listed, files=files)
             rows, written = write_instances(lake, instances, files=files, stale=stale, days=days, today=now.date())

@@ -1,6 +1,6 @@
 """The files of a raw table of days: each is the slice of a day and instance, or of a day with the rows of all."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from datetime import datetime
 
@@ -13,6 +13,7 @@ from later_reporting_dagster.contract.personal_data import reason_without_values
 from later_reporting_dagster.ingest.decide import (
     AskAgain,
     Decision,
+    Newer,
     Policy,
     Reason,
     Received,
@@ -33,6 +34,9 @@ from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.storage import ReplacedMeanwhile
 from later_reporting_dagster.lake.tables import RawTable
 
+# By file, ids of posts that it lacks.
+AbsentPosts = Mapping[Partition, Collection[int]]
+
 
 class DailyFiles:
     """Reads and replaces the files of a raw table, and their rows in quarantine, which it lists first.
@@ -44,10 +48,20 @@ class DailyFiles:
 
     Args:
         personal_data: whether personal data may be stored; a reason of a failure may quote some.
+        absent: posts that files lack, although results name them; None if that is unknown, or the table has others.
     """
 
-    def __init__(self, table: RawTable, lake: Lake, records: RunRecords, *, personal_data: bool = True) -> None:
+    def __init__(
+        self,
+        table: RawTable,
+        lake: Lake,
+        records: RunRecords,
+        *,
+        personal_data: bool = True,
+        absent: AbsentPosts | None = None,
+    ) -> None:
         self.table, self.lake, self._records, self._personal_data = table, lake, records, personal_data
+        self._absent = absent
         self.has_wrong_clock = False
         # What the run writes replaces these. If the lake cannot be listed, writing reports it.
         self._quarantined: Set[str] = frozenset()
@@ -70,6 +84,7 @@ class DailyFiles:
         """
         outcomes: dict[Partition, SliceOutcome] = {}
         decisions: dict[Partition, Decision] = {}
+        withdrawn: dict[Partition, list[int]] = {}
         asked = _metadata_of(query)
         waiting = [*received]
         for _ in range(MAX_ATTEMPTS):
@@ -92,6 +107,10 @@ class DailyFiles:
                     new_files[partition] = data
                 result = self._result(partition, metadata, data, changed=partition in new_files)
                 outcomes[partition] = outcome_of(partition, decision, new, result)
+                if self._absent is not None and not isinstance(decision, Newer):
+                    before = _post_ids(found.rows)
+                    after = _post_ids(decision.rows) if isinstance(decision, Write) else before
+                    withdrawn[partition] = sorted(before.union(self._absent.get(partition, ())) - after)
             failed = self.lake.replace_files(self.table.name, new_files, stored=stored)
             for partition, error in failed.items():
                 rejected, rows = Reject(Reason.LAKE, str(error)), received[partition].rows.num_rows
@@ -104,7 +123,7 @@ class DailyFiles:
             if has_no_bad_rows and replaces_quarantine(decision):
                 self._replace_bad_rows(self._bad_rows_path(partition), [], query)
         self._records.add(
-            self._record(outcome, received[partition].requested_at)
+            self._record(outcome, received[partition].requested_at, withdrawn.get(partition))
             for partition, outcome in outcomes.items()
             if not isinstance(outcome, AskAgain)
         )
@@ -150,12 +169,16 @@ class DailyFiles:
             with suppress(LakeUnavailable):
                 self.lake.storage.remove(path)
 
-    def _record(self, result: SliceResult, at: datetime) -> FileRecord:
+    def _record(self, result: SliceResult, at: datetime, withdrawn: Sequence[int] | None = None) -> FileRecord:
         record = FileRecord(self.table.name, result.slice.day, result.slice.instance_id)
         if isinstance(result, FailedSlice):
             reason = result.reason if self._personal_data else _reason_without_values(result)
             return record._replace(failed_at=at, error=reason.encode(errors="replace").decode())
-        return record._replace(requested_at=at, content_hash=result.file.content_hash)
+        return record._replace(requested_at=at, content_hash=result.file.content_hash, withdrawn_posts=withdrawn)
+
+
+def _post_ids(rows: pa.Table | None) -> set[int]:
+    return set() if rows is None else {*rows["post_id"].unique().to_pylist()}
 
 
 def _reason_without_values(failed: FailedSlice) -> str:

@@ -19,13 +19,13 @@ from later_reporting_dagster.client import LaterClient, QueryRejected
 from later_reporting_dagster.contract import DEFAULT_METRICS, Metric
 from later_reporting_dagster.contract.days import utc_now
 from later_reporting_dagster.contract.instances import Instances
-from later_reporting_dagster.ingest.daily_files import DailyFiles
+from later_reporting_dagster.ingest.daily_files import AbsentPosts, DailyFiles
 from later_reporting_dagster.ingest.decide import WriteLimits
 from later_reporting_dagster.ingest.ingest import ingest
 from later_reporting_dagster.ingest.progress import Progress, SliceResult, WrittenSlice
 from later_reporting_dagster.ingest.slice_writer import SliceWriter
 from later_reporting_dagster.lake import Lake, Partition, WriteResult
-from later_reporting_dagster.lake.coverage import FileRecord, RunRecords, current_files, fetched_by
+from later_reporting_dagster.lake.coverage import FileRecord, RunRecords, fetched_by, intact_of
 from later_reporting_dagster.lake.file_metadata import FileMetadata
 from later_reporting_dagster.lake.tables import RawTable
 
@@ -47,6 +47,8 @@ class DayFetch:
             are not those of UTC: 0 or 1.
         pairs: if given, only these (day, instance) pairs.
         only_missing: fetch only files that are missing or stale.
+        stale: the files that are stale, although they exist.
+        absent: posts that files lack, although results name them; None if that is unknown, or the table has others.
         continued_run: what this run, and those that it continued, have fetched is left out.
         personal_data: whether personal data may be stored.
     """
@@ -60,6 +62,8 @@ class DayFetch:
     limits: WriteLimits = field(default_factory=WriteLimits)
     pairs: Set[Partition] | None = None
     only_missing: bool = False
+    stale: Set[Partition] = frozenset()
+    absent: AbsentPosts | None = None
     run_id: str = ""
     continued_run: str | None = None
     personal_data: bool = True
@@ -146,7 +150,7 @@ async def fetch_days(
         new_records = partial(RunRecords, run_id=fetch.run_id, now=now(), inherited=inherited)
         records = await anyio.to_thread.run_sync(new_records, lake, fetch.table.name)
         records.oddities = progress.oddities
-        open_files = partial(DailyFiles, personal_data=fetch.personal_data)
+        open_files = partial(DailyFiles, personal_data=fetch.personal_data, absent=fetch.absent)
         files = await anyio.to_thread.run_sync(open_files, fetch.table, lake, records)
         writer = SliceWriter(files=files, limits=fetch.limits, metrics=fetch.metrics, results=sender, progress=progress)
         try:
@@ -227,7 +231,7 @@ def _plan(
     days = {day: FetchedDay(day, expected) for day in sorted({partition.day for partition in partitions})}
     files = lake.file_versions(fetch.table.name, days=days)
     stored = {partition for partition, version in files.items() if version.bytes}
-    for partition in current_files(lake, fetch.table.name, files) if fetch.only_missing else stored:
+    for partition in intact_of(lake, fetch.table.name, files) - fetch.stale if fetch.only_missing else stored:
         days[partition.day].present.add(partition.instance_id)
     for partition in partitions - {record.partition for record in fetched_before}:
         day = days[partition.day]

@@ -13,9 +13,9 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from itertools import chain, groupby
@@ -51,12 +51,12 @@ COVERAGE_COLUMNS = (
     Column("requested_at", INSTANT, True, "When its newest response was requested, which may not have changed it"),
     Column("content_hash", "string", True, "Hash of the rows that the file has, or should have; null if unknown"),
     Column("file_version", "string", True, "Size of the file, and its modification time or ETag; null without it"),
-    Column("is_stale", "bool", True, "Whether it is fetched again for stale posts; null for others, and restated days"),
     Column(
-        "stale_posts", "list<item: int64>", True, "Posts that it lacks, with later results; empty or null without any"
+        "withdrawn_posts",
+        "list<item: int64>",
+        True,
+        "Posts without a valid row in its newest response, which it had or results name; null if that is unknown",
     ),
-    Column("stale_since", INSTANT, True, "When these results were requested; null without stale posts"),
-    Column("withdrawn_posts", "list<item: int64>", True, "Posts with results that its newest response lacks"),
     Column("failed_at", INSTANT, True, "When its last fetch failed; null if that succeeded"),
     Column("error", "string", True, "Why its last fetch failed; null if that succeeded"),
     Column("run_id", "string", True, "The run that fetched it last; null if that is unknown"),
@@ -92,9 +92,6 @@ class FileRecord(NamedTuple):
     requested_at: datetime | None = None
     content_hash: str | None = None
     file_version: str | None = None
-    is_stale: bool | None = None
-    stale_posts: Sequence[int] | None = None
-    stale_since: datetime | None = None
     withdrawn_posts: Sequence[int] | None = None
     failed_at: datetime | None = None
     error: str | None = None
@@ -144,14 +141,24 @@ class FileRecord(NamedTuple):
                 record = self.without_file()._replace(
                     file_version=self.file_version, content_hash=response.content_hash
                 )
-            if self.requested_at is None or response.requested_at > self.requested_at:
-                record = record._replace(requested_at=response.requested_at, run_id=response.run_id)
+            record = record.with_response(response)
         record = record._replace(requested_at=max(filter(None, (record.requested_at, content)), default=None))
         if failure and failure.failed_at and (self.failed_at is None or failure.failed_at > self.failed_at):
             record = record._replace(failed_at=failure.failed_at, error=failure.error, run_id=failure.run_id)
         if record.failed_at and record.requested_at and record.requested_at >= record.failed_at:
             record = record._replace(failed_at=None, error=None)
         return record
+
+    def with_response(self, response: "FileRecord") -> "FileRecord":
+        """Return the record with the time of a response, and the posts that this lacked, unless it knows a later one.
+
+        An equal time may be that of the file: its footer may be read before the run has saved what it recorded.
+        """
+        if response.requested_at is None or (self.requested_at and self.requested_at > response.requested_at):
+            return self
+        record = self._replace(requested_at=response.requested_at, run_id=response.run_id)
+        known = response.withdrawn_posts is not None
+        return record._replace(withdrawn_posts=response.withdrawn_posts) if known else record
 
     def was_requested_since(self, instant: datetime | None) -> bool:
         return instant is None or (self.requested_at is not None and self.requested_at >= instant)
@@ -328,14 +335,15 @@ def intact_files(lake: Lake, table_names: Iterable[str], *, stored: pa.Table | N
     return _intact(lake, files, known, reads_footers=stored is None)
 
 
-def current_files(lake: Lake, table_name: str, versions: Mapping[Partition, FileVersion]) -> set[Partition]:
-    """Return which of these files are neither stale nor count as missing; see `intact_files`."""
-    stored = stored_coverage(lake)
-    intact = _intact(lake, {table_name: versions}, stored, reads_footers=True)[table_name]
-    stale = from_table(stored.filter((pc.field("table_name") == table_name) & pc.field("is_stale")))
-    return intact.keys() - {
-        record.partition for record in stale if (version := intact.get(record.partition)) and record.describes(version)
-    }
+def intact_of(lake: Lake, table_name: str, versions: Mapping[Partition, FileVersion]) -> Set[Partition]:
+    """Return which of these files of a table are intact, as `intact_files` does."""
+    return _intact(lake, {table_name: versions}, stored_coverage(lake), reads_footers=True)[table_name].keys()
+
+
+def records_of(stored: pa.Table, table_name: str, partitions: Iterable[Partition]) -> dict[Partition, FileRecord]:
+    """Return the records of some files; a file without a row has none."""
+    rows = _Listing({}, {table_name: partitions}).rows_in(stored).drop_null()
+    return {record.partition: record for record in from_table(stored.take(rows))}
 
 
 def undescribed_days(files: Files, stored: pa.Table) -> set[date]:
@@ -422,7 +430,7 @@ def _bools(values: pa.Array) -> _Bools:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """The table as of now, before a look for late posts.
+    """The table as of now.
 
     Attributes:
         unchanged: the rows of which nothing is new.
@@ -446,14 +454,6 @@ class Update:
         rows = pa.concat_tables([self.unchanged, to_table(self.records.values())])
         keys = _keys(*(rows[name] for name in _KEY))
         return rows.take(pc.sort_indices(keys, [(name, "ascending") for name in _KEY]))
-
-    def with_records(self, table_name: str, partitions: Iterable[Partition]) -> "Update":
-        """Return the update with the records of these files, whose rows are no longer among the unchanged ones."""
-        rows = _Listing({}, {table_name: partitions}).rows_in(self.unchanged).drop_null()
-        is_kept = np.ones(self.unchanged.num_rows, bool)
-        is_kept[rows.to_numpy()] = False
-        records = {**_by_file(self.unchanged.take(rows)), **self.records}
-        return replace(self, unchanged=self.unchanged.filter(pa.array(is_kept)), records=records)
 
 
 def update_records(lake: Lake, files: Files, missing: Mapping[str, Iterable[Partition]]) -> Update:

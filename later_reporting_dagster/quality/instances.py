@@ -13,7 +13,6 @@ from later_reporting_dagster.lake.coverage import Files
 from later_reporting_dagster.lake.lake import Lake, StoredFile, WriteResult
 from later_reporting_dagster.lake.paths import Partition
 from later_reporting_dagster.lake.tables import INSTANCES_TABLE, POSTS_NAMES, POSTS_TABLES, Column, schema_of
-from later_reporting_dagster.quality.late_posts import stored_late_posts
 from later_reporting_dagster.quality.missing_files import missing_files
 
 # So many instances are named in a message.
@@ -58,35 +57,25 @@ INSTANCE_COLUMNS = tuple(_columns())
 INSTANCES_SCHEMA: pa.Schema = schema_of(INSTANCE_COLUMNS)
 
 
-def instances_table(lake: Lake, instances: Instances, *, files: Files, days: Sequence[date], today: date) -> pa.Table:
+def instances_table(
+    lake: Lake, instances: Instances, *, files: Files, stale: Collection[Partition], days: Sequence[date], today: date
+) -> pa.Table:
     """Return the dimension, sorted by id: one row per instance that is expected, listed, was listed, or has a file.
 
     Args:
         instances: those of this step. If it does not know what the API lists, the days of the last listing stay.
         files: the intact files of posts.
+        stale: those that are fetched again for late posts.
         days: the days that every expected instance should have a file for.
     """
-    stale = stored_late_posts(lake, days=days).stale
     previous = stored_instances(lake)
     return _updated_table(previous, instances, files=files, stale=stale, days=days, today=today)
 
 
 def write_instances(
-    lake: Lake,
-    instances: Instances,
-    *,
-    files: Files,
-    days: Sequence[date],
-    today: date,
-    stale: Collection[Partition] | None = None,
+    lake: Lake, instances: Instances, *, files: Files, stale: Collection[Partition], days: Sequence[date], today: date
 ) -> tuple[pa.Table, WriteResult]:
-    """Update the dimension to what `instances_table` returns.
-
-    Args:
-        files: the intact files of posts.
-        stale: files that are stale, if the caller has asked the lake already.
-    """
-    stale = stored_late_posts(lake, days=days).stale if stale is None else stale
+    """Update the dimension to what `instances_table` returns, which has the same arguments."""
 
     def updated(stored: StoredFile) -> tuple[pa.Table, Mapping[str, str]]:
         previous = stored.intact_rows(INSTANCES_SCHEMA)

@@ -11,6 +11,7 @@ SELECT
     CAST({{ metric.column }} AS {{ metric.type }}) AS {{ metric.name }},
     {%- endfor %}
     creator_id, platform, content_type,
+    CAST(post_date AS DATE) AS publication_day,
     cost_low(paid_cpe, paid_engagements, paid_cpm, paid_impressions) AS low,
     cost_high(paid_cpe, paid_engagements, paid_cpm, paid_impressions) AS high,
     bounded(low, low, high) AS ad_spend_low,

@@ -2,6 +2,7 @@
 WITH days AS (
     SELECT
         instance_id, post_id,
+        arg_max(publication_day, date) AS results_on,
         sum(organic_impressions) AS organic_impressions,
         rate(
             sum(organic_engagements) FILTER (organic_impressions <> 0),
@@ -62,10 +63,25 @@ percentiles AS (
     FROM ranked JOIN aged_posts USING (instance_id, post_id, age)
     GROUP BY ALL
 ),
+published_files AS (
+    SELECT instance_id, date AS published_on FROM stored_files WHERE table_name = 'posts_published'
+),
+-- Posts that are not in the file of the day which their results name, and when the first results that name it were requested.
+absent AS (
+    SELECT instance_id, post_id, requested_at(instance_id, min(date)) AS results_requested_at
+    FROM post_days JOIN (
+        SELECT instance_id, post_id, results_on
+        FROM (SELECT instance_id, post_id, results_on, results_on AS published_on, results_on AS date FROM days)
+        SEMI JOIN published_files USING (instance_id, published_on)
+        ANTI JOIN published_rows USING (instance_id, post_id, date)
+    ) USING (instance_id, post_id)
+    WHERE publication_day = results_on
+    GROUP BY instance_id, post_id
+),
 known AS (
     SELECT
         known_posts.*, last_day, last_day - published_on AS age, last_day - published_on + 1 AS days_expected,
-        NOT is_published AND published_files.date IS NOT NULL AS is_withdrawn,
+        NOT is_published AND published_files.instance_id IS NOT NULL AS is_withdrawn, results_on, results_requested_at,
         coalesce(stored_days.days, 0) AS days, first_paid_day, last_paid_day, first_paid_day - published_on AS first_paid_age,
         peak_paid_day, peak_paid_impressions,
         CASE WHEN stored_days.days = days_expected THEN spend_low END AS ad_spend_low,
@@ -78,8 +94,8 @@ known AS (
     ) AS newest
     LEFT JOIN days USING (instance_id, post_id)
     LEFT JOIN stored_days USING (instance_id, published_on)
-    LEFT JOIN (FROM stored_files WHERE table_name = 'posts_published') AS published_files
-        ON published_files.instance_id = known_posts.instance_id AND published_files.date = published_on
+    LEFT JOIN absent USING (instance_id, post_id)
+    LEFT JOIN published_files USING (instance_id, published_on)
 )
 SELECT
     known.*,

@@ -179,7 +179,7 @@ POSTS = RollupTable(
     facts=("post_days", "known_posts", "post_ages"),
     key=("instance_id", "post_id"),
     sources=(POST_METRICS_DAILY.name, POSTS_PUBLISHED.name),
-    definition=6,
+    definition=7,
     description="Each post once: its results to date, what it has cost, when it was paid for, and where its organic"
     " results stand among posts of its platform, content type and age.",
 )

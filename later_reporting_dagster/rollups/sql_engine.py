@@ -8,6 +8,8 @@ import pyarrow as pa
 
 from later_reporting_dagster.lake import Column, Lake, Partition, schema_of
 from later_reporting_dagster.lake.database import SQL_TYPES, LakeDatabase, open_database
+from later_reporting_dagster.lake.file_metadata import FileMetadata
+from later_reporting_dagster.lake.tables import INSTANT, POST_METRICS_DAILY
 from later_reporting_dagster.rollups.rollup_tables import Cadence, RollupTable
 from later_reporting_dagster.rollups.templates import render
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 # In results of `roll_up`: the first day of a row's day, week or month, which identifies its partition.
 FIRST_DAY = "first_day"
+_INSTANT = pa.timestamp("us", tz="UTC")
 # The relations that queries read, in the order in which they are created: name -> SQL file.
 FACTS: Mapping[str, str] = {
     "macros": "macros.sql",
@@ -41,8 +44,8 @@ def roll_up(connection: "duckdb.DuckDBPyConnection", tables: Sequence[RollupTabl
     partition. The bytes do not depend on the order of the raw rows.
 
     Args:
-        connection: has views of both raw tables, the relations of `lake_rollups.read_campaigns` and of
-            `register_stored_files`, and `campaign_performance_periods`.
+        connection: has views of both raw tables, the relations of `lake_rollups.campaign_relations` and of
+            `register_stored_files`, `campaign_performance_periods`, and the function of `register_requested_at`.
     """
     found: dict[str, pa.Table] = {}
     created = set[str]()
@@ -78,6 +81,26 @@ def register_stored_files(
     connection.register("stored_files", pa.table([pa.array(each) for each in columns], schema))
 
 
+def register_requested_at(database: LakeDatabase) -> None:
+    """Create the function `requested_at(instance_id, date)`: when the content of a file of results was requested.
+
+    It reads footers, so a query should ask it for few files. Of one that cannot be read it is null.
+    """
+    import duckdb
+    from duckdb.func import PythonUDFType
+
+    def requested_at(instances: pa.ChunkedArray, days: pa.ChunkedArray) -> pa.Array:
+        pairs = zip(instances.to_pylist(), days.to_pylist(), strict=True)
+        files = [Partition(day, instance_id) for instance_id, day in pairs]
+        footers = database.lake.read_all_metadata(POST_METRICS_DAILY.name, {*files})
+        found = [footers.get(file) for file in files]
+        return pa.array([each.fetched_at if isinstance(each, FileMetadata) else None for each in found], _INSTANT)
+
+    database.connection.create_function(
+        "requested_at", requested_at, ["VARCHAR", "DATE"], duckdb.sqltype(SQL_TYPES[INSTANT]), type=PythonUDFType.ARROW
+    )
+
+
 @contextmanager
 def open_rollup_database(lake: Lake, *, memory_gb: float) -> Iterator[LakeDatabase]:
     """Open a database as `open_database` does, and raise DuckDB's error about memory as `RollupFailed`."""
@@ -85,6 +108,7 @@ def open_rollup_database(lake: Lake, *, memory_gb: float) -> Iterator[LakeDataba
 
     try:
         with open_database(lake, memory_gb=memory_gb) as database:
+            register_requested_at(database)
             yield database
     except duckdb.OutOfMemoryException as error:
         raise RollupFailed(

@@ -17,8 +17,7 @@ from later_reporting_dagster.client import LaterClient
 from later_reporting_dagster.contract.days import parse_day_ranges
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.lake import Partition, schema_of
-from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, PERIODS_TABLES, POSTS_NAMES, RAW_NAMES
+from later_reporting_dagster.lake.tables import INSTANCES_TABLE, PERIODS_TABLES, POSTS_NAMES, RAW_NAMES
 from later_reporting_dagster.quality.instances import INSTANCES_SCHEMA
 from later_reporting_dagster.rollups.rollup_tables import TABLES
 from tests.conftest import sandbox_settings
@@ -58,13 +57,13 @@ class World:
     def fetch_history(self) -> None:
         self.set_clock(FIRST_RUN)
         assert_success(self.project.run_job("later_posts", tags=range_tags(START, FIRST_RUN - DAY)))
-        self.project.update_coverage()
+        self.roll_up()
 
     def fetch_daily(self, today: date) -> list[str]:
         """Do what the schedule and the automation do on a day; return the old days that were fetched."""
         request = self.project.scheduled(self.set_clock(today))
         assert_success(self.project.execute(request))
-        self.project.update_coverage()
+        self.roll_up()
         return old_days(request, names=POSTS_NAMES)
 
     def tick(self) -> SensorExecutionData:
@@ -78,10 +77,15 @@ class World:
 
     def execute(self, data: SensorExecutionData) -> None:
         assert_success(execute(self.project, data))
+        self.roll_up()
+
+    def roll_up(self) -> None:
+        """Update the table of posts, and `coverage`, as automation does."""
+        assert_success(self.project.run("posts"))
         self.project.update_coverage()
 
     def check(self) -> tuple[bool, str, Any]:
-        """Return the newest result of the check, which `coverage` evaluates, and its withdrawn posts."""
+        """Return the newest result of the check, which the step of `posts` evaluates, and its withdrawn posts."""
         key = dg.AssetCheckKey(dg.AssetKey(["later", PUBLISHED]), NOT_STALE)
         (record,) = self.project.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
         assert record.event is not None
@@ -107,7 +111,7 @@ class World:
 
     def rolled_up(self, post_id: int) -> list[dict[str, Any]]:
         """Return the rows of a post in the table of posts, rolled up anew."""
-        assert_success(self.project.run("posts"))
+        self.roll_up()
         rows = self.project.lake.read_table("posts", schema=schema_of(POSTS_TABLE.columns))
         assert rows is not None
         return [row for row in rows.to_pylist() if row["post_id"] == post_id]
@@ -147,7 +151,7 @@ def test_posts_published_sixty_days_ago_that_appear_are_named_and_fetched_by_a_c
     post_id = late[NORTH]
     world.posts.hidden.update(late.values())
     world.fetch_history()
-    assert world.check() == (True, "None of 140 files is stale", {})
+    assert world.check() == (True, "None of 126 files is stale", {})
     assert not world.pairs(world.tick())
     world.posts.hidden.clear()
     world.posts.active |= {each: {TODAY - DAY} for each in late.values()}
@@ -166,21 +170,16 @@ def test_posts_published_sixty_days_ago_that_appear_are_named_and_fetched_by_a_c
     assert world.is_stored(day, SOUTH)
     assert not world.is_stored(day, NORTH)
 
-    world.project.update_coverage()
-    assert world.check()[1].startswith(f"1 file is stale: {lacks[NORTH]}. ")
     assert [(row["is_published"], row["is_withdrawn"]) for row in world.rolled_up(post_id)] == [(False, True)]
+    assert world.check()[1].startswith(f"1 file is stale: {lacks[NORTH]}. ")
     data = world.tick()
     assert world.pairs(data) == {NORTH: [str(day)]}
-    coverage = world.project.lake.read_table(COVERAGE_TABLE, schema=COVERAGE_SCHEMA)
-    assert coverage is not None
-    stale = [row for row in coverage.to_pylist() if row["is_stale"]]
-    assert [(row["date"], row["instance_id"], row["stale_posts"]) for row in stale] == [(day, NORTH, [post_id])]
     instances = world.project.lake.read_table(INSTANCES_TABLE, schema=INSTANCES_SCHEMA)
     assert instances is not None
     assert {row["instance_id"]: row["stale_days"] for row in instances.to_pylist()} == {NORTH: 1, SOUTH: 0}
     world.execute(data)
     assert world.is_stored(day, NORTH)
-    assert world.check() == (True, "None of 142 files is stale", {})
+    assert world.check() == (True, "None of 128 files is stale", {})
     assert [(row["is_published"], row["is_withdrawn"]) for row in world.rolled_up(post_id)] == [(True, False)]
     assert not world.pairs(world.tick())
 
@@ -204,3 +203,57 @@ def test_changes_of_old_days_are_right_once_the_day_reaches_the_next_age_and_no_
     assert all(world.is_stored(day, name) for day in (restated_day, moved_day) for name in (NORTH, SOUTH))
     assert len(world.rolled_up(moved)) == 1
     assert world.check()[0]
+
+
+def asked_by_morning(world: World, mornings: int) -> list[set[tuple[date, str]]]:
+    """Fetch on some mornings, each with the tick that follows, and return the published days that each asks for."""
+    found = []
+    for _ in range(mornings):
+        world.fetch_daily(world.today + DAY)
+        data = world.tick()
+        found.append(
+            {
+                (day, name)
+                for name, days in world.pairs(data).items()
+                for day in parse_day_ranges(days, earliest=START, latest=date.max)
+            }
+        )
+        if found[-1]:
+            world.execute(data)
+    return found
+
+
+@pytest.mark.e2e
+def test_each_morning_asks_for_what_has_become_late_and_for_nothing_twice(world: World) -> None:
+    days = {what: TODAY - age * DAY for what, age in {"late": 60, "from": 47, "to": 40, "withdrawn": 30}.items()}
+    late, gone = world.posts.ids(days["late"], NORTH)[0], world.posts.ids(days["withdrawn"], SOUTH)[0]
+    moved = world.posts.ids(days["from"], SOUTH)[0]
+    world.posts.hidden |= {late, gone}
+    world.fetch_history()
+    assert asked_by_morning(world, 1) == [set()]
+    world.posts.hidden.clear()
+    world.posts.move(moved, days["to"])
+    world.posts.active |= dict.fromkeys((late, gone, moved), {TODAY})
+    world.fetch_daily(TODAY + DAY)
+    data = world.tick()
+    assert world.pairs(data) == {NORTH: [str(days["late"])], SOUTH: [str(days["to"]), str(days["withdrawn"])]}
+    world.posts.hidden.add(gone)  # results name it, and its day does not have it any more
+    world.execute(data)
+    assert world.check() == (True, "None of 130 files is stale", {f"{days['withdrawn']} {SOUTH}": [gone]})
+    # The results of the withdrawn post go, too, and another one is deleted after its own.
+    aged = (world.today + (5 - age) * DAY for age in (22, 33, 50))
+    deleted_day = next(day for day in aged if world.posts.ids(day, NORTH))  # fetched again on the fifth morning
+    world.posts.hidden.add(deleted := world.posts.ids(deleted_day, NORTH)[0])
+    assert asked_by_morning(world, 5) == [set()] * 5
+    assert world.check()[2] == {f"{deleted_day} {NORTH}": [deleted]}
+
+
+@pytest.mark.e2e
+def test_an_account_of_another_time_zone_asks_for_no_file_for_a_week(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_PADDING_DAYS", "1")
+    world.project = world.project.configured(start_date=START)
+    world.posts.hours_from_utc = -8
+    world.fetch_history()
+    assert asked_by_morning(world, 7) == [set()] * 7

@@ -14,10 +14,10 @@ from later_reporting_dagster.lake.coverage import (
     FileRecord,
     RunRecords,
     Update,
-    current_files,
     described_days,
     from_table,
     intact_files,
+    intact_of,
     record_files,
     stored_coverage,
     update_records,
@@ -122,14 +122,14 @@ def test_damaged_files_count_as_missing(content: bytes, lake: Lake, tmp_path: Pa
     (tmp_path / partition_path("posts_published", A)).write_bytes(content)
     # Before an update, the footer of the changed file is read, unless that is not wanted.
     assert [*intact_files(lake, TABLES[:1])[TABLES[0]]] == [B]
-    assert current_files(lake, TABLES[0], lake.file_versions(TABLES[0])) == {B}
+    assert intact_of(lake, TABLES[0], lake.file_versions(TABLES[0])) == {B}
     known = stored_coverage(lake)
     assert [*intact_files(lake, TABLES[:1], stored=known)[TABLES[0]]] == ([A, B] if content else [B])
     rows, footers_read = refresh(lake)
     assert footers_read == 1
     assert rows["posts_published", DAYS[0], "a"] == (False, None, None, None)
     assert [*intact_files(lake, TABLES[:1], stored=stored_coverage(lake))[TABLES[0]]] == [B]
-    assert current_files(lake, TABLES[0], lake.file_versions(TABLES[0])) == {B}
+    assert intact_of(lake, TABLES[0], lake.file_versions(TABLES[0])) == {B}
     # It is read again, because the disk may have failed for a moment.
     assert refresh(lake) == (rows, 1)
     fetch(lake, A, 1)
@@ -147,7 +147,7 @@ def test_file_with_a_damaged_time_is_missing_and_named_and_written_anew(text: st
     files = {name: lake.file_versions(name) for name in RAW_NAMES}
     (damaged,) = update_records(lake, files, {}).damaged
     assert f"{lake.url(TABLES[0], A)} is damaged: " in str(damaged)
-    assert current_files(lake, TABLES[0], lake.file_versions(TABLES[0])) == {B}
+    assert intact_of(lake, TABLES[0], lake.file_versions(TABLES[0])) == {B}
     fetch(lake, A, 1)  # equal rows
     assert refresh(lake)[0]["posts_published", DAYS[0], "a"] == (True, 1, FIRST_FETCH, None)
 
@@ -198,7 +198,7 @@ def test_file_that_contradicts_a_later_response_counts_as_missing(lake: Lake) ->
     record(lake, at=NEXT_FETCH + timedelta(hours=1), content_hash="of a restatement")
     for _ in range(3):  # the first one removes the records, which are old
         assert not refresh(lake)[0]["posts_published", DAYS[0], "a"][0]
-        assert current_files(lake, TABLES[0], lake.file_versions(TABLES[0])) == set()
+        assert intact_of(lake, TABLES[0], lake.file_versions(TABLES[0])) == set()
     assert not record_files(lake, TABLES[0])
     fetch(lake, A, 1, 2, at=NEXT_FETCH + timedelta(days=1))
     assert refresh(lake)[0]["posts_published", DAYS[0], "a"][0]
@@ -217,7 +217,7 @@ def test_a_clock_that_was_wrong_once_makes_no_file_missing(lake: Lake) -> None:
 def test_file_of_a_time_in_the_future_counts_as_missing_until_it_is_fetched_again(lake: Lake) -> None:
     fetch(lake, A, 1, at=datetime.now(UTC) + timedelta(days=400))
     assert not refresh(lake)[0]["posts_published", DAYS[0], "a"][0]
-    assert current_files(lake, TABLES[0], lake.file_versions(TABLES[0])) == set()
+    assert intact_of(lake, TABLES[0], lake.file_versions(TABLES[0])) == set()
     fetch(lake, A, 1)
     assert refresh(lake)[0]["posts_published", DAYS[0], "a"] == (True, 1, FIRST_FETCH, None)
 

@@ -36,7 +36,7 @@ def refreshed(
     """Return the dimension as of now, from the files of a lake."""
     files = intact_files(lake, POSTS_NAMES)
     instances = load_instances(lake, configured=configured, listed=listed, files=files)
-    return instances_table(lake, instances, files=files, days=days, today=TODAY)
+    return instances_table(lake, instances, files=files, stale=(), days=days, today=TODAY)
 
 
 def test_instances_table_expects_only_configured_instances(lake: Lake) -> None:

@@ -6,7 +6,7 @@ It imports nothing of the package.
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -496,6 +496,7 @@ def posts(world: World) -> Iterator[Row]:
         row: Row = {"instance_id": post.row["instance_id"], "post_id": post.row["post_id"], "last_day": last}
         row |= {name: post.row[name] for name in ATTRIBUTES} | {"is_published": post.is_published}
         row["is_withdrawn"] = not post.is_published and (post.published_on, post.row["instance_id"]) in world.published
+        row |= named_day(post, world)
         row["campaign_ids"] = sorted({copy["campaign_id"] for copy in post.copies})
         row["age"] = (last - post.published_on).days
         row["days_expected"] = row["age"] + 1
@@ -528,6 +529,26 @@ def posts(world: World) -> Iterator[Row]:
         if peak[0] > 0:
             row["peak_paid_impressions"], row["peak_paid_day"] = peak[0], date.fromordinal(-peak[1])
         yield row | percentiles_of(post, world)
+
+
+def requested_at(day: date, instance_id: str) -> datetime:
+    """Return when the file of a day was requested."""
+    return datetime(day.year, day.month, day.day, 6, len(instance_id), tzinfo=UTC) + ONE_DAY
+
+
+def named_day(post: Known, world: World) -> Row:
+    """Return the day of publication by the newest results, and when the first ones that name it were requested.
+
+    The latter only of a post that `posts_published` lacks, although it has a file of that day.
+    """
+    instance_id, post_id = post.row["instance_id"], post.row["post_id"]
+    named = {row["date"]: row["post_date"].date() for row in post.days if row["post_date"] is not None}
+    on = named[max(named)] if named else None
+    found: Row = {"results_on": on, "results_requested_at": None}
+    file = world.published.get((on, instance_id)) if on else None
+    if file is not None and post_id not in {row["post_id"] for row in file}:
+        found["results_requested_at"] = requested_at(min(day for day in named if named[day] == on), instance_id)
+    return found
 
 
 def percentiles_of(post: Known, world: World) -> Row:

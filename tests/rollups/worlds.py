@@ -37,7 +37,7 @@ from later_reporting_dagster.lake.tables import (
 )
 from later_reporting_dagster.rollups.lake_rollups import campaign_relations
 from later_reporting_dagster.rollups.rollup_tables import PERIOD_TABLES, SINGLE_TABLES, TABLES
-from later_reporting_dagster.rollups.sql_engine import register_stored_files
+from later_reporting_dagster.rollups.sql_engine import register_requested_at, register_stored_files
 from later_reporting_dagster.rollups.sql_engine import roll_up as roll_up_tables
 from tests.rollups import reference
 from tests.rollups.conftest import Row, row
@@ -70,6 +70,7 @@ def open_world(
                 *(Table(name, post_columns(metrics_of(world))) for name in POSTS_NAMES),
                 CAMPAIGN_PERFORMANCE.table,
             ]
+            register_requested_at(database)
             register_stored_files(database.connection, {table.name: database.add_view(table) for table in tables})
             for name, rows in (relations | {CAMPAIGN_PERIODS_TABLE: periods}).items():
                 database.connection.register(name, rows)
@@ -99,8 +100,9 @@ def shuffled(items: Sequence[Any], rng: random.Random | None) -> list[Any]:
 def write(lake: Lake, table: str, files: Any, metrics: Sequence[Metric], *, rng: random.Random | None) -> None:
     """Write the files of a raw table. `rng` shuffles the files and their rows."""
     schema = posts_schema(tuple(metrics))
-    written = {Partition(*key): pa.Table.from_pylist(shuffled(rows, rng), schema) for key, rows in files.items()}
-    lake.write_all(table, {partition: written[partition] for partition in shuffled([*written], rng)})
+    for key in shuffled([*files], rng):
+        rows = pa.Table.from_pylist(shuffled(files[key], rng), schema)
+        lake.write(table, Partition(*key), rows, metadata={"fetched_at": reference.requested_at(*key).isoformat()})
 
 
 def roll_up(database: LakeDatabase, metrics: Sequence[Metric]) -> dict[str, pa.Table]:

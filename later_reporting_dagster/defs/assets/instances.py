@@ -1,23 +1,19 @@
 """The tables `instances` and `coverage`: what is in the lake, what is missing, and when each file was fetched."""
 
 from collections.abc import Iterator
-from datetime import timedelta
 
 import dagster as dg
 import pyarrow.compute as pc
 
-from later_reporting_dagster.contract.days import days_between, newest_day
 from later_reporting_dagster.defs.assets.raw_tables import event_log
-from later_reporting_dagster.defs.checks.check import to_evaluation
-from later_reporting_dagster.defs.checks.posts import evaluate_late_posts
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
 from later_reporting_dagster.defs.event_loop import wait_for
 from later_reporting_dagster.defs.events import failures, preview, table_result
 from later_reporting_dagster.ingest.progress import Progress
 from later_reporting_dagster.lake.coverage import COVERAGE_COLUMNS, intact_files, update_records, write_coverage
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, POSTS_PUBLISHED, RAW_NAMES
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, INSTANCES_TABLE, POSTS_NAMES, RAW_NAMES
 from later_reporting_dagster.quality.instances import INSTANCE_COLUMNS, load_instances, write_instances
-from later_reporting_dagster.quality.late_posts import judged, stored_late_posts, with_late_posts
+from later_reporting_dagster.quality.late_posts import late_posts
 from later_reporting_dagster.quality.missing_files import missing_files
 
 LIST_NOT_KNOWN = "The API does not say which instances it lists, so LATER_INSTANCE_IDS decides alone"
@@ -58,8 +54,9 @@ def list_instances(context: dg.AssetExecutionContext, component: ComponentBase) 
         listed = wait_for(lambda: later.listed_instances(on_event=log))
         lake = later.lake()
         files, days = intact_files(lake, POSTS_NAMES), component.expected_days(now)
+        stale = late_posts(lake, days=component.settled_days(now)).stale
         instances = load_instances(lake, configured=later.configured_instances(), listed=listed, files=files)
-        rows, written = write_instances(lake, instances, files=files, days=days, today=now.date())
+        rows, written = write_instances(lake, instances, files=files, stale=stale, days=days, today=now.date())
         if listed is None:
             later.fetches.append(Progress(INSTANCES_TABLE, warnings=[LIST_NOT_KNOWN]))
             context.log.warning(LIST_NOT_KNOWN)
@@ -79,8 +76,8 @@ def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
                 COVERAGE_COLUMNS,
                 deps=component.dependencies(*RAW_NAMES, INSTANCES_TABLE),
                 description=(
-                    "Each file of the tables that are fetched: its rows, when it was first fetched and last restated,"
-                    f" and whether it is stale; and each file that is missing since {component.start_date}."
+                    "Each file of the tables that are fetched: its rows, when it was first fetched and last restated;"
+                    f" and each file that is missing since {component.start_date}."
                 ),
                 group_name="inventory",
                 tags={"later/layer": "dimension"},
@@ -94,7 +91,7 @@ def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
 
 
 def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> Iterator[AssetEvent]:
-    """List all files of the tables that are fetched, look for late posts in those that have changed, and write it."""
+    """List all files of the tables that are fetched, and write what is known of them."""
     later = component.later(context)
     with failures():
         lake, now = later.lake(), component.now()
@@ -107,11 +104,7 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
             if name in component.tables
         }
         update = update_records(lake, files, missing_by_table)
-        compares = {*POSTS_NAMES} <= {*component.tables}
-        if compares:
-            update = with_late_posts(lake, update, memory_gb=later.memory_gb)
-        old_days = days_between(component.start_date, newest_day(now) - timedelta(days=component.lookback_days))
-        table = judged(update.table, compared=old_days if compares else ())
+        table = update.table
         written, version = write_coverage(lake, update, table, today=now.date())
         for damaged in update.damaged:
             context.log.warning(str(damaged))
@@ -120,8 +113,4 @@ def list_files(context: dg.AssetExecutionContext, component: ComponentBase) -> I
             f"{table.num_rows - missing} files and {missing} missing ones; read the footers of"
             f" {sum(map(len, update.changed.values()))} new or changed files"
         )
-        late = stored_late_posts(lake, days={*days})
-        key = component.asset_key(POSTS_PUBLISHED.name)
-        if compares:  # also in a run that has evaluated it, as of the last update
-            yield to_evaluation(evaluate_late_posts(late, files=len(files[POSTS_PUBLISHED.name])), key)
-        yield table_result(written, {"missing_files": missing, "stale_files": len(late.stale)}, data_version=version)
+        yield table_result(written, {"missing_files": missing}, data_version=version)

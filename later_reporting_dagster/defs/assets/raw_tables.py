@@ -25,8 +25,9 @@ from later_reporting_dagster.defs.partitions import build_partitions_def, partit
 from later_reporting_dagster.ingest.fetch_days import DayFetch, fetch_days, files_of_day
 from later_reporting_dagster.ingest.progress import Progress, RouteRefused
 from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.lake.tables import RawTable
+from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, RawTable
 from later_reporting_dagster.quality.instances import load_instances
+from later_reporting_dagster.quality.late_posts import absent_posts, late_posts
 from later_reporting_dagster.rollups.rollup_tables import Cadence
 
 MAX_RUNTIME_TAG, PARENT_RUN_TAG = "dagster/max_runtime", "dagster/parent_run_id"
@@ -165,6 +166,8 @@ def _planned_fetch(
             days, pairs = _selected_pairs(config, component, days)
         named = tuple(dict.fromkeys(config.instances or config.days_by_instance))
     metrics = component.metrics_of(table)
+    compares = table is POSTS_PUBLISHED
+    late_days = component.settled_days(component.now()) if compares and config.only_missing else ()
     return DayFetch(
         table=table,
         days=days,
@@ -172,6 +175,8 @@ def _planned_fetch(
         instance_ids=named if table.has_file_per_instance else instances.filter,
         pairs=pairs,
         only_missing=config.only_missing,
+        stale={*late_posts(lake, days=late_days).stale} if late_days else frozenset(),
+        absent=absent_posts(lake) if compares else None,
         metrics=metrics,
         padding_days=later.padding_days,
         limits=later.write_limits(allow_row_loss=config.allow_row_loss),

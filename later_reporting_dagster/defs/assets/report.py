@@ -16,7 +16,7 @@ from later_reporting_dagster.lake import Lake
 from later_reporting_dagster.lake.coverage import intact_files, last_requested_at, stored_coverage
 from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, RAW_NAMES
 from later_reporting_dagster.quality.instances import describe_not_expected, load_instances
-from later_reporting_dagster.quality.late_posts import describe_stale, stored_late_posts
+from later_reporting_dagster.quality.late_posts import describe_stale, late_posts
 from later_reporting_dagster.quality.missing_files import missing_files
 from later_reporting_dagster.quality.outdated import Outdated, describe_outdated, outdated, report_inputs
 from later_reporting_dagster.report.report_data import (
@@ -63,7 +63,8 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
     """Write the page again."""
     later = component.later(context)
     with failures():
-        lake, days = later.lake(), component.expected_days(component.now())
+        lake, now = later.lake(), component.now()
+        days = component.expected_days(now)
         made_from = report_inputs(lake)
         stored = stored_coverage(lake)
         files = intact_files(lake, RAW_NAMES, stored=stored)
@@ -81,7 +82,7 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
             quarantined=[*_quarantined(lake, instances)],
             outdated=[
                 *_outdated_tables(lake, component),
-                *_stale_files(lake, days),
+                *_stale_files(lake, component.settled_days(now)),
                 *(f"{text}." for text in [describe_not_expected(instances, files=files)] if text),
             ],
             labels=later.labels(),
@@ -121,7 +122,7 @@ def _outdated_tables(lake: Lake, component: ComponentBase) -> list[str]:
 
 def _stale_files(lake: Lake, days: Collection[date]) -> Iterator[str]:
     """Yield a sentence about the files that are fetched again, if there are any."""
-    if stale := stored_late_posts(lake, days={*days}).stale:
+    if stale := late_posts(lake, days=days).stale:
         yield f"Published posts: {describe_stale(stale, most=_MOST_STALE)}."
 
 

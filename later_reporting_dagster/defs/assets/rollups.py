@@ -12,7 +12,10 @@ import dagster as dg
 from pydantic import Field
 
 from later_reporting_dagster.contract.days import newest_day
+from later_reporting_dagster.defs.checks.check import to_evaluation
+from later_reporting_dagster.defs.checks.posts import NOT_STALE, evaluate_staleness
 from later_reporting_dagster.defs.component_base import AssetEvent, ComponentBase
+from later_reporting_dagster.defs.dagster_private import planned_checks_of_run
 from later_reporting_dagster.defs.events import (
     combined_failure,
     failures,
@@ -32,12 +35,12 @@ from later_reporting_dagster.lake import (
     Partition,
     schema_of,
 )
-from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_NAMES
+from later_reporting_dagster.lake.tables import POST_METRICS_DAILY, POSTS_NAMES, POSTS_PUBLISHED
 from later_reporting_dagster.quality.instances import load_instances
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
 from later_reporting_dagster.quality.outdated import outdated
 from later_reporting_dagster.rollups.lake_rollups import roll_up_lake_periods, roll_up_lake_windows
-from later_reporting_dagster.rollups.rollup_tables import Cadence, RollupTable, days_of, first_day_of
+from later_reporting_dagster.rollups.rollup_tables import POSTS, Cadence, RollupTable, days_of, first_day_of
 from later_reporting_dagster.rollups.sql_engine import query_sql
 
 
@@ -255,6 +258,8 @@ def roll_up_windows(
             state = "changed" if written.changed else "unchanged"
             context.log.info(f"Rolled up {key.to_user_string()}: {written.rows:,} rows, {state}")
             yield table_result(written, {"preview": preview(rows)}, key=key)
+            if table.name == POSTS.name and {*NOT_STALE.needs} <= {*component.tables}:
+                yield from _evaluated_staleness(context, component, lake)
     if failed:
         raise combined_failure(
             failed, asset=next(iter(failed)), what="table", written=len(tables) - len(failed), is_temporary=is_temporary
@@ -262,3 +267,13 @@ def roll_up_windows(
     if left_out:
         files = f"{len(left_out)} damaged file{'s' * (len(left_out) > 1)}"
         raise dg.Failure(f"The tables are written, without {files}, such as {left_out[0]}", allow_retries=False)
+
+
+def _evaluated_staleness(
+    context: dg.AssetExecutionContext, component: ComponentBase, lake: Lake
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Yield whether files of published posts are stale, unless the run has the check of that, which comes later."""
+    key = component.asset_key(POSTS_PUBLISHED.name)
+    planned = planned_checks_of_run(context.instance, context.run.run_id)
+    if dg.AssetCheckKey(key, NOT_STALE.name) not in planned:
+        yield to_evaluation(evaluate_staleness(lake, component), key)

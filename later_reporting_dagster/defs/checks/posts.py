@@ -11,10 +11,11 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from later_reporting_dagster.contract.days import day_ranges, days_between
+from later_reporting_dagster.contract.days import day_ranges, days_between, newest_day
 from later_reporting_dagster.contract.instances import Instances
 from later_reporting_dagster.defs.checks.check import WARN, Check, CheckRun, CheckStep, Results, join_first
-from later_reporting_dagster.lake import Partition
+from later_reporting_dagster.defs.component_base import ComponentBase
+from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.coverage import Files, intact_files, recorded_oddities
 from later_reporting_dagster.lake.paths import days_by_instance
 from later_reporting_dagster.lake.tables import (
@@ -40,14 +41,16 @@ from later_reporting_dagster.quality.instances import (
     load_instances,
     stored_instances,
 )
-from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, stored_late_posts
+from later_reporting_dagster.quality.late_posts import LatePosts, describe_stale, late_posts
 from later_reporting_dagster.quality.missing_files import describe_missing, missing_files
+from later_reporting_dagster.quality.outdated import describe_outdated, outdated
 from later_reporting_dagster.quality.requested_metrics import (
     days_without_metrics,
     describe_days_without,
     requested_days,
 )
 from later_reporting_dagster.rollups.raw_reconciliation import SETTLED_METRICS, TOLERANCE_PERCENT, sum_settled_posts
+from later_reporting_dagster.rollups.rollup_tables import POSTS
 
 ROWS_UNIQUE = Check("rows_unique_by_key", "No two rows of a file share their key.")
 ROWS_BELONG = Check("rows_belong_to_partition", "Each file can be read, and its rows belong to its instance and day.")
@@ -93,9 +96,9 @@ NOT_STALE = Check(
     "The file of each day that is no longer restated has every post with results that was published on it, as far as"
     " the API has sent them. A stale file is fetched again. A post that is then still absent is withdrawn, and asked"
     " for no more.",
-    nothing="No file of coverage was looked at yet",
+    nothing="No file is that old yet",
     is_daily=True,
-    needs=(*POSTS_NAMES, COVERAGE_TABLE),
+    needs=(*POSTS_NAMES, COVERAGE_TABLE, POSTS.name),
 )
 METRICS_REQUESTED = Check(
     "files_have_requested_metrics",
@@ -152,8 +155,6 @@ def _checks_of(table: RawTable) -> Iterator[Check]:
     if table.has_file_per_instance:
         yield EVERY_INSTANCE_IF_ANY if table.is_optional else EVERY_INSTANCE
     yield DUE_DAY_IF_ANY if table.is_optional else DUE_DAY
-    if table is POSTS_PUBLISHED:
-        yield NOT_STALE
     yield METRICS_REQUESTED
 
 
@@ -167,8 +168,6 @@ def _evaluate_raw_table(raw_table: RawTable, run: CheckRun) -> Results:
         yield from _evaluate_responses(raw_table.name, run)
     if run.has(EVERY_INSTANCE, DUE_DAY):
         yield from _evaluate_files(raw_table, run)
-    if run.has(NOT_STALE):
-        yield _evaluate_staleness(run)
     if run.has(METRICS_REQUESTED):
         yield _evaluate_metrics(raw_table, run)
 
@@ -190,11 +189,21 @@ def _evaluate_settlement(run: CheckRun) -> Results:
     yield evaluate_settled_posts(*sums)
 
 
-def _evaluate_staleness(run: CheckRun) -> dg.AssetCheckResult:
-    """As of the last update of `coverage`, which evaluates it, too."""
-    lake, days = run.later.lake(), run.component.expected_days(run.component.now())
-    files = len(lake.partitions(POSTS_PUBLISHED.name)) if lake.table_version(COVERAGE_TABLE) else 0
-    return evaluate_late_posts(stored_late_posts(lake, days={*days}), files=files)
+def _evaluate_staleness(run: CheckRun) -> Results:
+    yield evaluate_staleness(run.later.lake(), run.component)
+
+
+def evaluate_staleness(lake: Lake, component: ComponentBase) -> dg.AssetCheckResult:
+    """Evaluate whether files lack posts, by the table of posts. Its step does so in runs that do not have the check."""
+    now = component.now()
+    days = component.settled_days(now)
+    late = late_posts(lake, days=days)
+    rollups = component.rollups([POSTS])
+    if not late.unknown and (
+        found := outdated(lake, rollups, start_date=component.start_date, newest_day=newest_day(now))
+    ):
+        late = replace(late, unknown=f"outdated: {describe_outdated(found)}")
+    return evaluate_late_posts(late, files=len(lake.partitions(POSTS_PUBLISHED.name, days={*days})))
 
 
 def _evaluate_metrics(raw_table: RawTable, run: CheckRun) -> dg.AssetCheckResult:
@@ -239,6 +248,12 @@ POSTS_STEPS = (
         deps=[POST_METRICS_DAILY.name],
     ),
     CheckStep(
+        name=f"{POSTS_PUBLISHED.name}_staleness",
+        checks={POSTS_PUBLISHED.name: [NOT_STALE]},
+        evaluate=_evaluate_staleness,
+        deps=[POSTS.name, COVERAGE_TABLE],
+    ),
+    CheckStep(
         name=f"{INSTANCES_TABLE}_checks",
         checks={INSTANCES_TABLE: [STILL_LISTED, STILL_FETCHED]},
         evaluate=_evaluate_instances,
@@ -247,11 +262,15 @@ POSTS_STEPS = (
 
 
 def evaluate_late_posts(late: LatePosts, *, files: int) -> dg.AssetCheckResult:
-    """Evaluate whether the lake contradicts files. The metadata has the withdrawn posts by day and instance."""
+    """Evaluate whether the lake contradicts files. The metadata has the withdrawn posts by day and instance.
+
+    Files that are known to be stale fail it also if others may be.
+    """
+    otherwise = f"None of {files} files is stale"
     return NOT_STALE.result(
         not late.stale,
         f"{describe_stale(late.stale)}. The sensor of the instances fetches them; or materialize these days",
-        otherwise=f"None of {files} files is stale",
+        otherwise=f"It cannot look: {late.unknown}" if late.unknown else otherwise,
         looked_at={"files": files},
         stale_files=len(late.stale),
         withdrawn=dg.MetadataValue.json(

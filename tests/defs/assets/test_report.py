@@ -2,17 +2,18 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 
 from later_reporting_dagster.contract import BadRow
 from later_reporting_dagster.defs.partitions import range_tags
-from later_reporting_dagster.lake import Partition
-from later_reporting_dagster.lake.coverage import from_table, stored_coverage, to_table
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POSTS_PUBLISHED
-from later_reporting_dagster.rollups.rollup_tables import OVERALL
+from later_reporting_dagster.lake import POSTS_SCHEMA, Partition
+from later_reporting_dagster.lake.tables import COVERAGE_TABLE, POST_METRICS_DAILY, POSTS_PUBLISHED
+from later_reporting_dagster.rollups.rollup_tables import OVERALL, POSTS
 from tests.conftest import INSTANCE_IDS, Truth
 from tests.defs.conftest import DAYS, RAW_ASSETS, Project, assert_success, failure
 
@@ -113,23 +114,36 @@ def test_report_lists_missing_and_quarantined_data(project: Project) -> None:
     assert not [age for age in range(len(DAYS)) for first, last in fetched if first <= age <= last]
 
 
-def test_report_names_outdated_tables_stale_files_and_those_that_cannot_be_read(project: Project) -> None:
+def test_report_names_outdated_tables_stale_files_and_those_that_cannot_be_read(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LATER_LOOKBACK_DAYS", "1")
+    project = project.reloaded()
     project.run(*RAW_ASSETS, tags=range_tags(DAYS[0], DAYS[-1]))
     stale, damaged = Partition(DAYS[0], INSTANCE_IDS[0]), Partition(DAYS[1], INSTANCE_IDS[0])
-    Path(project.lake.url(POSTS_PUBLISHED.name, damaged)).write_bytes(b"no Parquet")
+    lake = project.lake
+    rows, results = (
+        lake.read_table(name, stale, schema=POSTS_SCHEMA) for name in (POSTS_PUBLISHED.name, POST_METRICS_DAILY.name)
+    )
+    assert rows is not None
+    assert results is not None
+    late = min({*rows["post_id"].to_pylist()} & {*results["post_id"].to_pylist()})
+    # As of a response that was recorded long ago.
+    shutil.rmtree(project.root / "_fetches" / POSTS_PUBLISHED.name)
+    lake.write(
+        POSTS_PUBLISHED.name,
+        stale,
+        rows.filter(pc.not_equal(rows["post_id"], late)),
+        metadata={"fetched_at": f"{DAYS[0]}T23:00:00+00:00"},
+    )
+    project.run(POSTS.name)
+    Path(lake.url(POSTS_PUBLISHED.name, damaged)).write_bytes(b"no Parquet")
     project.run(COVERAGE_TABLE)
-    records = [
-        each._replace(is_stale=True, stale_posts=[7])
-        if (each.table_name, each.partition) == (POSTS_PUBLISHED.name, stale)
-        else each
-        for each in from_table(stored_coverage(project.lake))
-    ]
-    project.lake.write_table(COVERAGE_TABLE, to_table(records))
     write_report(project)
     data = page_data(project)
     assert "Outdated: 3 days of organic_paid_daily (missing)." in data["outdated"]
     assert not [text for text in data["outdated"] if OVERALL.name in text]
-    assert f"Published posts: 1 file is stale: {stale} lacks post 7, with results." in data["outdated"]
+    assert f"Published posts: 1 file is stale: {stale} lacks post {late}, with results." in data["outdated"]
     missing = [each for each in data["missing"] if each["table"] == POSTS_PUBLISHED.name]
     ((age, _),) = next(each["ages"] for each in missing if data["instances"][each["instance"]] == damaged.instance_id)
     assert age == (DAYS[2] - DAYS[1]).days

@@ -277,6 +277,7 @@ def test_windows_match_the_reference(filled: Project, truth: Truth) -> None:
     passed = {key: each.passed for key, each in filled.evaluations(result).items()}
     assert passed == {
         ("organic_paid_by_platform", "platforms_still_report_impressions"): True,
+        (PUBLISHED, "no_file_is_stale"): True,
         **{(table.name, "is_current"): True for table in SINGLE_TABLES},
     }
 

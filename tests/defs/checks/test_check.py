@@ -339,6 +339,7 @@ def test_checks_of_a_raw_table_are_one_step_besides_those_that_compare_it_with_a
     assert steps == {
         *("later__post_metrics_daily", "later__post_metrics_daily_checks", "later__post_metrics_daily_accounts"),
         *("later__posts_published", "later__posts_published_checks", "later__posts_published_settlement"),
+        "later__posts_published_staleness",
     }
 
 

@@ -74,7 +74,7 @@ def test_instances_with_files_are_expected_whatever_the_api_lists(tmp_path: Path
     for listed in (["north", "south", "gone"], ["north", "south", "new"]):
         files = intact_files(lake, POSTS_NAMES)
         instances = load_instances(lake, listed=listed, files=files)
-        rows = instances_table(lake, instances, files=files, days=[], today=DAYS[1])
+        rows = instances_table(lake, instances, files=files, stale=(), days=[], today=DAYS[1])
         lake.write_table("instances", rows)
     with served(tmp_path) as api:
         assert missing(get(api, days_query(DAYS[0], DAYS[0]))) == (None, None)
