@@ -384,7 +384,7 @@ class _Listing:
 
     Attributes:
         files: in the order of the columns; at their end those that are missing.
-        keys: the key of each. Of a file of all instances it has an empty id, because a join matches no nulls.
+        keys: the key of each, as a text.
         versions: the version of each; null without a file, or without an identity.
     """
 
@@ -401,12 +401,8 @@ class _Listing:
     def rows_in(self, table: pa.Table) -> pa.Array:
         """Return the index of the row of each file; null if it has none."""
         if self._rows is None or self._rows[0] is not table:
-            keys = _keys(*(table[name] for name in _KEY)).append_column("row", pa.array(np.arange(table.num_rows)))
-            numbered = self.keys.append_column("number", pa.array(np.arange(len(self.files))))
-            found = numbered.join(keys, [*_KEY], join_type="inner")
-            rows = np.full(len(self.files), -1)
-            rows[found["number"].to_numpy()] = found["row"].to_numpy()
-            self._rows = table, pa.array(rows, mask=rows < 0)
+            keys = _keys(*(table[name].combine_chunks() for name in _KEY))
+            self._rows = table, pc.index_in(self.keys, value_set=keys)
         return self._rows[1]
 
     def of_row(self, table: pa.Table, values: pa.ChunkedArray) -> _Bools:
@@ -419,8 +415,9 @@ class _Listing:
         return _bools(pc.equal(known, self.versions))
 
 
-def _keys(names: pa.Array, days: pa.Array, instances: pa.Array) -> pa.Table:
-    return pa.table([names, days, pc.fill_null(instances, "")], [*_KEY])
+def _keys(names: pa.Array, days: pa.Array, instances: pa.Array) -> pa.Array:
+    # A file of all instances has an empty id. Texts take a third of the memory of a join of three columns.
+    return pc.binary_join_element_wise(names, days.cast(pa.string()), pc.fill_null(instances, ""), "/")
 
 
 def _bools(values: pa.Array) -> _Bools:
@@ -433,27 +430,16 @@ class Update:
     """The table as of now.
 
     Attributes:
-        unchanged: the rows of which nothing is new.
-        records: what is known of the other files.
-        files: those that exist.
+        table: all rows, in stored order.
         changed: by table, the files whose footers were read; also damaged ones: the disk may have failed for a moment.
         damaged: why files cannot be read.
         recorded: the files of runs that it has taken over.
     """
 
-    unchanged: pa.Table
-    records: Records
-    files: Files
+    table: pa.Table
     changed: Mapping[str, Sequence[Partition]]
     recorded: Sequence[RecordFile]
     damaged: Sequence[LakeUnavailable | FileDamaged]
-
-    @property
-    def table(self) -> pa.Table:
-        """All rows, in stored order."""
-        rows = pa.concat_tables([self.unchanged, to_table(self.records.values())])
-        keys = _keys(*(rows[name] for name in _KEY))
-        return rows.take(pc.sort_indices(keys, [(name, "ascending") for name in _KEY]))
 
 
 def update_records(lake: Lake, files: Files, missing: Mapping[str, Iterable[Partition]]) -> Update:
@@ -471,7 +457,7 @@ def update_records(lake: Lake, files: Files, missing: Mapping[str, Iterable[Part
     fetched: dict[str, list[Partition]] = {}
     for name, partition in responses.keys() | failures.keys():
         fetched.setdefault(name, []).append(partition)
-    is_new[_Listing({}, fetched).rows_in(listed.keys).drop_null().to_numpy()] = True
+    is_new |= _bools(pc.is_in(listed.keys, value_set=_Listing({}, fetched).keys))
     rows = listed.rows_in(stored)
     before = _by_file(stored.take(rows.filter(pa.array(is_new)).drop_null()))
     changed: dict[str, list[Partition]] = {name: [] for name in files}
@@ -500,8 +486,16 @@ def update_records(lake: Lake, files: Files, missing: Mapping[str, Iterable[Part
             # Of a file that was contradicted, the response that did so may be recorded no more.
             response = responses.get(key) or (None if known.has_file else known)
             records[key] = record.after_fetches(response, failures.get(key))
-    unchanged = stored.take(rows.filter(pa.array(~is_new)))
-    return Update(unchanged, records, files, changed, recorded, damaged)
+    table = _sorted(stored, rows.filter(pa.array(~is_new)), to_table(records.values()))
+    return Update(table, changed, recorded, damaged)
+
+
+def _sorted(stored: pa.Table, unchanged: pa.Array, new: pa.Table) -> pa.Table:
+    """Return the unchanged rows and the new ones, in stored order. All rows are copied once, and not before."""
+    rows = pa.concat_tables([stored, new])
+    indices = pa.concat_arrays([unchanged.cast(pa.int64()), pa.array(np.arange(len(stored), len(rows)))])
+    order = pc.sort_indices(rows.select(_KEY).take(indices), [(name, "ascending") for name in _KEY])
+    return rows.take(indices.take(order))
 
 
 def _is_whole(stored: pa.Table) -> pa.ChunkedArray:

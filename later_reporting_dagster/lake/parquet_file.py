@@ -7,7 +7,8 @@ determine all types of the lake.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import count
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -120,15 +121,13 @@ def parse_metadata(file: bytes | BinaryIO, *, required: Collection[str] = (CONTE
 def has_rows(data: bytes, content_hash: str, *, expected: pa.Table | None = None) -> bool:
     """Return whether a file has the rows with this hash: they may be damaged, or altered by something else.
 
-    If the rows are known, it is faster to compare them. Else they are never all in memory.
+    If the rows are known, it is faster to compare them. They are never all in memory.
     """
     try:
-        if expected is not None and read_stored_rows(data).equals(expected):
-            return True
         file = _open(data)
-        batches = file.iter_batches(batch_size=_HASH_BLOCK_ROWS, use_threads=False)
-        blocks = (pa.Table.from_batches([batch]) for batch in batches)
-        return _content_hash(file.schema_arrow, file.metadata.num_rows, blocks) == content_hash
+        if expected is not None and len(expected) == file.metadata.num_rows and _equal(_blocks(file), expected):
+            return True
+        return _content_hash(file.schema_arrow, file.metadata.num_rows, _blocks(file)) == content_hash
     except (FileDamaged, TypeError, pa.ArrowException, OSError):  # the second, of a type that the lake does not store
         return False
 
@@ -173,6 +172,16 @@ def _content_hash(schema: pa.Schema, rows: int, blocks: Iterable[pa.Table]) -> s
                 else:
                     digest.update(_value_buffer(items))
     return digest.hexdigest()
+
+
+def _blocks(file: pq.ParquetFile) -> Iterator[pa.Table]:
+    batches = file.iter_batches(batch_size=_HASH_BLOCK_ROWS, use_threads=False)
+    return (pa.Table.from_batches([batch]) for batch in batches)
+
+
+def _equal(blocks: Iterable[pa.Table], rows: pa.Table) -> bool:
+    starts = count(0, _HASH_BLOCK_ROWS)
+    return all(block.equals(rows.slice(start, len(block))) for start, block in zip(starts, blocks, strict=False))
 
 
 def _open(file: bytes | BinaryIO) -> pq.ParquetFile:

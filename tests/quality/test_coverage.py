@@ -279,8 +279,16 @@ def key_of(partition: Partition) -> tuple[date, str | None]:
 
 def new_records(lake: Lake) -> tuple[set[tuple[str, Partition]], pa.Table]:
     """Return of which files an update has something new, and the rows of all."""
-    update = update_of(lake)
-    return {*update.records}, update.table
+    new: set[tuple[str, Partition]] = set()
+    after_fetches = FileRecord.after_fetches
+
+    def noted(record: FileRecord, response: FileRecord | None, failure: FileRecord | None) -> FileRecord:
+        new.add((record.table_name, record.partition))
+        return after_fetches(record, response, failure)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileRecord, "after_fetches", noted)
+        return new, update_of(lake).table
 
 
 def test_version_of_a_day_from_coverage_is_that_of_its_files(lake: Lake) -> None:
