@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.days import MAX_CLOCK_ERROR, utc_now
 from later_reporting_dagster.lake.file_metadata import HASH_WITHOUT_REQUESTS, ODDITIES, FileMetadata
+from later_reporting_dagster.lake.garbage_collection import paused_collection
 from later_reporting_dagster.lake.lake import Lake, WriteResult
 from later_reporting_dagster.lake.parquet_file import (
     FileDamaged,
@@ -62,7 +63,12 @@ COVERAGE_COLUMNS = (
     Column("run_id", "string", True, "The run that fetched it last; null if that is unknown"),
     Column("metrics", "string", True, "Metrics that it was requested with: names of columns, separated by commas"),
 )
-COVERAGE_SCHEMA: pa.Schema = schema_of(COVERAGE_COLUMNS)
+_PLAIN_SCHEMA = schema_of(COVERAGE_COLUMNS)
+_METRICS = _PLAIN_SCHEMA.get_field_index("metrics")
+# A million files were requested with the same few metrics: as plain texts, these would be half of the memory.
+COVERAGE_SCHEMA: pa.Schema = _PLAIN_SCHEMA.set(
+    _METRICS, _PLAIN_SCHEMA.field(_METRICS).with_type(pa.dictionary(pa.int32(), pa.string()))
+)
 
 _DIRECTORY = "_fetches"
 _PATH = re.compile(rf"{_DIRECTORY}/[^/]+/(\d{{4}}-\d\d-\d\d)_([^/]+)\.parquet")
@@ -353,6 +359,7 @@ def undescribed_days(files: Files, stored: pa.Table) -> set[date]:
     return {listed.files[index][1].day for index in np.flatnonzero(is_unknown)}
 
 
+@paused_collection()
 def _intact(
     lake: Lake, files: Files, stored: pa.Table, *, reads_footers: bool
 ) -> dict[str, dict[Partition, FileVersion]]:
@@ -442,6 +449,7 @@ class Update:
     damaged: Sequence[LakeUnavailable | FileDamaged]
 
 
+@paused_collection()
 def update_records(lake: Lake, files: Files, missing: Mapping[str, Iterable[Partition]]) -> Update:
     """Return what is known now of these files, and of those that are missing."""
     stored = stored_coverage(lake)

@@ -21,6 +21,7 @@ from later_reporting_dagster.lake.file_metadata import (
     FileMetadata,
     instant_text,
 )
+from later_reporting_dagster.lake.garbage_collection import paused_collection
 from later_reporting_dagster.lake.open_storage import open_storage
 from later_reporting_dagster.lake.parquet_file import (
     FileDamaged,
@@ -357,6 +358,7 @@ class Lake:
         """List the partitions that exist on `days` (by default on any day), sorted by day and instance."""
         return [*self.file_versions(table_name, days=days)]
 
+    @paused_collection()
     def file_versions(
         self, table_name: str, *, days: Iterable[date] | None = None, marks: Marks = NO_MARKS
     ) -> dict[Partition, FileVersion]:

@@ -4,6 +4,8 @@ The encoding suits small files, because a typical file has about twenty rows. Fo
 and the stored Arrow schema would make up half of the bytes. Together with zstd, they would take three quarters of the
 write time and over half of the read time. So they are left out. The Arrow schema is not needed: Parquet's own types
 determine all types of the lake.
+
+A schema may have a column of texts as a dictionary: in memory each text is there once. In the file it is plain texts.
 """
 
 import hashlib
@@ -63,7 +65,7 @@ def from_parquet(data: bytes, *, schema: pa.Schema) -> pa.Table:
     A nullable column may be missing from the file, because it was added later or its metric was not requested; it is
     then null. `FileDamaged` is raised if the bytes are not a Parquet file, or a column is missing or of another type.
     """
-    file = _open(data)
+    file = _open(data, schema)
     if file.schema_arrow.equals(schema):  # most files, and several times faster than what follows
         return _read_rows(file, None).replace_schema_metadata()
     check_columns(file.schema_arrow, schema)
@@ -124,7 +126,7 @@ def has_rows(data: bytes, content_hash: str, *, expected: pa.Table | None = None
     If the rows are known, it is faster to compare them. They are never all in memory.
     """
     try:
-        file = _open(data)
+        file = _open(data, None if expected is None else expected.schema)
         if expected is not None and len(expected) == file.metadata.num_rows and _equal(_blocks(file), expected):
             return True
         return _content_hash(file.schema_arrow, file.metadata.num_rows, _blocks(file)) == content_hash
@@ -144,15 +146,14 @@ def content_hash_of(rows: pa.Table) -> str:
 
 
 def _content_hash(schema: pa.Schema, rows: int, blocks: Iterable[pa.Table]) -> str:
-    if unknown := [type_ for type_ in schema.types if not (_is_fixed_width(type_) or type_ in _OTHER_TYPES)]:
+    types = [_stored_type(each) for each in schema.types]
+    if unknown := [type_ for type_ in types if not (_is_fixed_width(type_) or type_ in _OTHER_TYPES)]:
         raise TypeError(f"the lake stores int64, float64, bool, days, instants, strings and lists only, not {unknown}")
-    # In Parquet, the items of a list have another name.
-    types = [pa.list_(each.value_type) if pa.types.is_list(each) else each for each in schema.types]
     digest = hashlib.sha256(repr([*zip(schema.names, map(str, types), strict=True)]).encode())
     digest.update(b"%d" % rows)
     for each in blocks:
         block = each.combine_chunks()
-        columns = [column.chunk(0) for column in block.columns]
+        columns = [_plain(column.chunk(0)) for column in block.columns]
         if words := [_as_int64(column) for column in columns if _is_fixed_width(column.type)]:
             values = pa.concat_arrays(words)
             digest.update(_value_buffer(values.is_valid().cast(pa.uint8())))
@@ -184,12 +185,18 @@ def _equal(blocks: Iterable[pa.Table], rows: pa.Table) -> bool:
     return all(block.equals(rows.slice(start, len(block))) for start, block in zip(starts, blocks, strict=False))
 
 
-def _open(file: bytes | BinaryIO) -> pq.ParquetFile:
+def _open(file: bytes | BinaryIO, schema: pa.Schema | None = None) -> pq.ParquetFile:
+    """Open a file; the columns that are dictionaries in `schema` will be read as such."""
     source = pa.BufferReader(file) if isinstance(file, bytes) else file
+    options = {"page_checksum_verification": True, "pre_buffer": False}
     try:
-        return pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False)
+        opened = pq.ParquetFile(source, **options)
+        encoded = [each.name for each in schema or () if pa.types.is_dictionary(each.type)]
+        if here := [name for name in encoded if name in opened.schema_arrow.names]:
+            return pq.ParquetFile(source, metadata=opened.metadata, read_dictionary=here, **options)
     except (pa.ArrowException, OSError) as error:
         raise FileDamaged(f"cannot be read as Parquet: {error}") from error
+    return opened
 
 
 def _read_rows(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
@@ -201,6 +208,16 @@ def _read_rows(file: pq.ParquetFile, columns: list[str] | None) -> pa.Table:
 
 
 _OTHER_TYPES = (pa.string(), pa.list_(pa.int64()), pa.list_(pa.string()))
+
+
+def _stored_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(type_):  # in Parquet, the items have another name
+        return pa.list_(type_.value_type)
+    return type_.value_type if pa.types.is_dictionary(type_) else type_
+
+
+def _plain(column: pa.Array) -> pa.Array:
+    return column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
 
 
 def _is_fixed_width(type_: pa.DataType) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Collection, Container, Iterable, Sequence
 from datetime import date
 
 from later_reporting_dagster.contract.days import contiguous_ranges, days_between
+from later_reporting_dagster.lake.garbage_collection import paused_collection
 from later_reporting_dagster.lake.paths import Partition, days_by_instance
 from later_reporting_dagster.lake.tables import RAW_TABLES
 from later_reporting_dagster.rollups.rollup_tables import Cadence, days_of, first_day_of
@@ -23,6 +24,7 @@ def missing_files(
     return absent_files(table_name, days=days, instances=instances, present=present)
 
 
+@paused_collection()
 def absent_files(
     table_name: str, *, days: Iterable[date], instances: Iterable[str | None], present: Collection[Partition]
 ) -> list[Partition]:

@@ -10,7 +10,13 @@ from later_reporting_dagster.contract import DEFAULT_METRICS, Post
 from later_reporting_dagster.contract.parameters import network_of
 from later_reporting_dagster.contract.rows import CreatorProfile
 from later_reporting_dagster.lake import POSTS_SCHEMA, FileDamaged, posts_table
-from later_reporting_dagster.lake.parquet_file import content_hash_of, from_parquet, parse_metadata, to_parquet
+from later_reporting_dagster.lake.parquet_file import (
+    content_hash_of,
+    from_parquet,
+    has_rows,
+    parse_metadata,
+    to_parquet,
+)
 from later_reporting_dagster.lake.tables import POSTS_PUBLISHED, rows_by_group
 from tests.client.scripted_api import post_parser
 from tests.contract.test_post import rows as json_rows
@@ -78,6 +84,29 @@ def test_content_hash_and_bytes_do_not_depend_on_chunks(values: list[dict[str, o
     padded = pa.concat_tables([table, table.slice(0, cut), table.slice(cut), table]).slice(len(values), len(values))
     assert content_hash_of(padded) == content_hash_of(table)
     assert parquet_of(padded) == parquet_of(table)
+
+
+@given(ROWS, st.data())
+def test_a_column_is_a_dictionary_in_memory_and_plain_texts_in_the_file(
+    values: list[dict[str, object]], data: st.DataObject
+) -> None:
+    table = table_of(values)
+    text = SCHEMA.get_field_index("text")
+    schema = SCHEMA.set(text, pa.field("text", pa.dictionary(pa.int32(), pa.string())))
+    cut = data.draw(st.integers(0, len(values)))
+    encoded = pa.concat_tables([table.slice(0, cut).cast(schema), table.slice(cut).cast(schema)])
+    assert content_hash_of(encoded) == content_hash_of(table)
+    file = parquet_of(encoded)
+    assert file == parquet_of(table)
+    read = from_parquet(file, schema=schema)
+    assert read.schema.equals(schema, check_metadata=True)
+    assert read.to_pylist() == table.to_pylist()
+    assert from_parquet(file, schema=SCHEMA).equals(table)
+    without = from_parquet(parquet_of(table.drop_columns(["text"])), schema=schema)
+    assert without.schema.equals(schema)
+    assert without["text"].null_count == len(table)
+    assert has_rows(file, content_hash_of(table), expected=encoded)
+    assert has_rows(file, content_hash_of(table))
 
 
 def test_content_hash_is_stable_across_versions() -> None:
