@@ -19,13 +19,13 @@ from later_reporting_dagster.contract.parameters import MAX_PAGE_SIZE
 from later_reporting_dagster.contract.query import group_by_url_length
 from later_reporting_dagster.contract.route import POSTS_PERFORMANCE
 from later_reporting_dagster.contract.safe_line import one_line
-from later_reporting_dagster.defs.events import content_of, data_versions, day_version, version_tags
+from later_reporting_dagster.defs.events import data_versions, version_tags
 from later_reporting_dagster.defs.partitions import range_tags
 from later_reporting_dagster.defs.resource import REQUESTS_PER_MINUTE, InvalidSetting, LaterReportingResource
 from later_reporting_dagster.defs.rollup_requests import other_runs, period_runs
 from later_reporting_dagster.defs.runs import rollup_run
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.coverage import described_days, from_table, intact_files, stored_coverage
+from later_reporting_dagster.lake.coverage import described_days, from_table, stored_coverage, stored_days
 from later_reporting_dagster.lake.tables import (
     CAMPAIGNS_TABLE,
     COVERAGE_TABLE,
@@ -128,35 +128,35 @@ def _describe_unusable(lake: Lake) -> str:
 def _report_unknown_days(project: Project, instance: dg.DagsterInstance) -> None:
     """Report days to Dagster whose version it does not know, such as those that a killed run has written."""
     settings, lake = project.settings, project.later.lake()
-    names = [name for name in RAW_NAMES if name in settings.tables]
-    # Before the files are listed, so that no version is older than what Dagster knows.
-    known = {name: data_versions(instance, settings.asset_key(name)) for name in names}
     stored = stored_coverage(lake)
-    days = described_days(intact_files(lake, names, stored=stored), stored)
     specs = {spec.key: spec for spec in project.definitions.resolve_all_asset_specs()}
-    for (name, day), files in days.items():
-        if files is None or day < settings.start_date:
-            continue
-        version = day_version({file.instance_id: content_of(file) for file in files})
-        if known[name].get(str(day)) == version:
-            continue
+    for name in (name for name in RAW_NAMES if name in settings.tables):
         key = settings.asset_key(name)
-        event = dg.AssetMaterialization(
-            key,
-            partition=str(day),
-            metadata={
-                "dagster/partition_row_count": sum(file.rows or 0 for file in files),
-                "dagster/uri": lake.day_url(name, day),
-                **({"instances": len(files)} if name in OF_INSTANCES else {}),
-            },
-            tags=version_tags(version, code_version=specs[key].code_version),
-        )
-        instance.report_runless_asset_event(event)
+        # Before files are listed, so that no version is older than what Dagster knows.
+        known = data_versions(instance, key)
+        unknown = {
+            day: each
+            for day, each in stored_days(stored, name).items()
+            if day >= settings.start_date and known.get(str(day)) != each.version
+        }
+        for day in sorted(described_days(lake, stored, name, unknown)):
+            of_day = unknown[day]
+            event = dg.AssetMaterialization(
+                key,
+                partition=str(day),
+                metadata={
+                    "dagster/partition_row_count": of_day.rows,
+                    "dagster/uri": lake.day_url(name, day),
+                    **({"instances": of_day.files} if name in OF_INSTANCES else {}),
+                },
+                tags=version_tags(of_day.version, code_version=specs[key].code_version),
+            )
+            instance.report_runless_asset_event(event)
 
 
 def is_empty(lake: Lake) -> bool:
     """Return whether the lake has no posts."""
-    return not any(lake.partitions(name) for name in POSTS_NAMES)
+    return not any(lake.partitions(name, days=[day]) for name in POSTS_NAMES for day in lake.days(name))
 
 
 async def first_fetch_text(

@@ -5,7 +5,6 @@ assets yield an `AssetMaterialization` per written partition, and at their end r
 `nothing_to_log`. They yield and do not log, because Dagster delays interrupts only while it writes what is yielded.
 """
 
-import hashlib
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from later_reporting_dagster.ingest.decide import ALLOW_ROW_LOSS_COMMAND
 from later_reporting_dagster.ingest.fetch_days import FetchedDay
 from later_reporting_dagster.ingest.progress import is_temporary
 from later_reporting_dagster.lake import FileDamaged, Lake, LakeUnavailable, WriteResult
-from later_reporting_dagster.lake.coverage import FileRecord
+from later_reporting_dagster.lake.coverage import day_version
 from later_reporting_dagster.lake.file_metadata import FETCHED_AT, FileMetadata, instant_text
 from later_reporting_dagster.rollups.sql_engine import RollupFailed
 
@@ -105,22 +104,11 @@ def partition_materialization(
     )
 
 
-def day_version(files: Mapping[str | None, tuple[str | None, str | None]]) -> str:
-    """Return the data version of a day: a SHA-256 of the content hash of all its files, and of when that was fetched.
-
-    The latter, because a file that was lost or damaged may be fetched again with its old rows, and what was computed
-    without them has to follow.
-    """
-    lines = [f"{name!a} {content_hash} {fetched_at}\n" for name, (content_hash, fetched_at) in files.items()]
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
-
-
-def content_of(file: WriteResult | FileMetadata | FileRecord) -> tuple[str | None, str | None]:
+def content_of(file: WriteResult | FileMetadata) -> tuple[str | None, str | None]:
     """Return what `day_version` needs of a file."""
     if isinstance(file, WriteResult):
         return file.content_hash, file.key_values.get(FETCHED_AT)
-    fetched_at = file.content_requested_at if isinstance(file, FileRecord) else file.fetched_at
-    return file.content_hash, instant_text(fetched_at) if fetched_at else None
+    return file.content_hash, instant_text(file.fetched_at) if file.fetched_at else None
 
 
 def nothing_to_log(context: AssetExecutionContext) -> dg.MaterializeResult[Any]:

@@ -7,6 +7,7 @@ says, and a row for each file that is expected and missing. A file that is empty
 Listing and footers rebuild the table, but for the times of requests.
 """
 
+import hashlib
 import json
 import re
 import secrets
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from itertools import chain, groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +29,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from later_reporting_dagster.contract.days import MAX_CLOCK_ERROR, utc_now
-from later_reporting_dagster.lake.file_metadata import HASH_WITHOUT_REQUESTS, ODDITIES, FileMetadata
+from later_reporting_dagster.lake.file_metadata import HASH_WITHOUT_REQUESTS, ODDITIES, FileMetadata, instant_text
 from later_reporting_dagster.lake.garbage_collection import paused_collection
 from later_reporting_dagster.lake.lake import Lake, WriteResult
 from later_reporting_dagster.lake.parquet_file import (
@@ -330,14 +332,16 @@ def last_requested_at(stored: pa.Table) -> pa.ChunkedArray:
     return pc.coalesce(stored["requested_at"], stored["restated_at"], stored["fetched_at"])
 
 
-def intact_files(lake: Lake, table_names: Iterable[str], *, stored: pa.Table | None = None) -> Files:
+def intact_files(
+    lake: Lake, table_names: Iterable[str], *, stored: pa.Table | None = None, days: Collection[date] | None = None
+) -> Files:
     """Return the files of tables, without those that count as missing: empty ones, and those that cannot be read.
 
     The footers of files that `coverage` does not know are read, if it exists. With its rows as `stored`, none is read,
-    and a file that these do not describe counts as intact.
+    and a file that these do not describe counts as intact. `days`: those to list; default: all.
     """
     known = stored_coverage(lake) if stored is None else stored
-    files = {name: lake.file_versions(name) for name in table_names}
+    files = {name: lake.file_versions(name, days=days) for name in table_names}
     return _intact(lake, files, known, reads_footers=stored is None)
 
 
@@ -530,19 +534,46 @@ def write_coverage(lake: Lake, update: Update, table: pa.Table, *, today: date) 
     return written, version
 
 
-def described_days(files: Files, stored: pa.Table) -> dict[tuple[str, date], list[FileRecord] | None]:
-    """Return the records of each day of the tables; None for a day with a file that no row describes.
+def day_version(files: Mapping[str | None, tuple[str | None, str | None]]) -> str:
+    """Return the data version of a day: a SHA-256 of the content hash of all its files, and of when that was fetched.
 
-    Days with files that have no identity, which nothing can describe, are left out.
+    The latter, because a file that was lost or damaged may be fetched again with its old rows, and what was computed
+    without them has to follow.
     """
-    records, days = _by_file(stored), dict[tuple[str, date], list[FileRecord] | None]()
-    for name, versions in files.items():
-        for day, of_day in groupby(versions.items(), key=lambda item: item[0].day):
-            found = [(records.get((name, partition)), version) for partition, version in of_day]
-            if all(version.identity for _, version in found):
-                described = [record for record, version in found if record and record.describes(version)]
-                days[name, day] = described if len(described) == len(found) else None
+    lines = [f"{name!a} {content_hash} {fetched_at}\n" for name, (content_hash, fetched_at) in files.items()]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+class StoredDay(NamedTuple):
+    """What the table says of the intact files of a day: its version, their number, and the number of their rows."""
+
+    version: str
+    files: int
+    rows: int
+
+
+def stored_days(stored: pa.Table, table_name: str) -> dict[date, StoredDay]:
+    """Return what the table says of each day of a fetched table.
+
+    Days with files that have no identity, of which nothing is known, are left out.
+    """
+    rows = stored.filter((pc.field("table_name") == table_name) & pc.field("has_file"))
+    times = _values(pc.coalesce(rows["restated_at"], rows["fetched_at"]))
+    names = ("date", "instance_id", "file_version", "content_hash", "rows")
+    days = dict[date, StoredDay]()
+    for day, of_day in groupby(zip(*(_values(rows[name]) for name in names), times, strict=True), key=itemgetter(0)):
+        files = [*of_day]
+        if all(identity for _, _, identity, *_ in files):
+            contents = {instance_id: (content, at and instant_text(at)) for _, instance_id, _, content, _, at in files}
+            days[day] = StoredDay(day_version(contents), len(files), sum(count or 0 for *_, count, _ in files))
     return days
+
+
+def described_days(lake: Lake, stored: pa.Table, table_name: str, days: Mapping[date, StoredDay]) -> set[date]:
+    """Return which days have, in a new listing, exactly the files that the table describes."""
+    files = intact_files(lake, [table_name], stored=stored, days=days)
+    present = Counter(partition.day for partition in files[table_name])
+    return {day for day, each in days.items() if present[day] == each.files} - undescribed_days(files, stored)
 
 
 def newest_requests(lake: Lake, files: Files) -> pa.Table:

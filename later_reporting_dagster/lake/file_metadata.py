@@ -6,7 +6,7 @@ Nothing verifies these texts, as checksums verify rows. What cannot be what this
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated, Any
 
 import msgspec
@@ -99,6 +99,7 @@ def parse_key_values(texts: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
+@lru_cache(maxsize=1_024)  # A run has fetched many files at one instant.
 def instant_text(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(timespec="milliseconds")
 

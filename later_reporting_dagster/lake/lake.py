@@ -358,6 +358,11 @@ class Lake:
         """List the partitions that exist on `days` (by default on any day), sorted by day and instance."""
         return [*self.file_versions(table_name, days=days)]
 
+    def days(self, table_name: str) -> list[date]:
+        """List the days that have a directory, which may lack files."""
+        found = map(parse_directory, self.storage.directories(table_name))
+        return [partition.day for partition in found if partition is not None]
+
     @paused_collection()
     def file_versions(
         self, table_name: str, *, days: Iterable[date] | None = None, marks: Marks = NO_MARKS
@@ -371,8 +376,7 @@ class Lake:
         if listed is None and is_remote:
             # A listing comes in pages, one after the other: at 80 ms, those of 200 instances × 3 years take 17 s. Those
             # of the months of a table are listed at once.
-            found_days = map(parse_directory, self.storage.directories(table_name))
-            listed = {partition.day for partition in found_days if partition is not None}
+            listed = set(self.days(table_name))
         listings = [[table_name]]
         if listed is not None and (is_remote or len(listed) <= _MAX_DAY_LISTINGS):
             months = groupby(sorted(listed), key=lambda day: day.replace(day=1))

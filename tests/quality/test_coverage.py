@@ -7,19 +7,21 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from later_reporting_dagster.defs.events import content_of, day_version
+from later_reporting_dagster.defs.events import content_of
 from later_reporting_dagster.lake import CAMPAIGN_PERFORMANCE_TABLE, Lake, Partition, partition_path
 from later_reporting_dagster.lake.coverage import (
     COVERAGE_SCHEMA,
     FileRecord,
     RunRecords,
     Update,
+    day_version,
     described_days,
     from_table,
     intact_files,
     intact_of,
     record_files,
     stored_coverage,
+    stored_days,
     update_records,
     write_coverage,
 )
@@ -299,13 +301,24 @@ def test_version_of_a_day_from_coverage_is_that_of_its_files(lake: Lake) -> None
     refresh(lake)
     fetch(lake, Partition(DAYS[1], "a"), 2, at=NEXT_FETCH)
     stored = stored_coverage(lake)
-    days = described_days(intact_files(lake, TABLES, stored=stored), stored)
-    assert days.keys() == {(TABLES[0], DAYS[0]), (TABLES[0], DAYS[1])}
-    assert days[TABLES[0], DAYS[1]] is None
-    described = days[TABLES[0], DAYS[0]] or []
+    days = stored_days(stored, TABLES[0])
+    assert days.keys() == {*DAYS[:2]}
+    assert described_days(lake, stored, TABLES[0], days) == {DAYS[0]}
     footers = footers_of(lake, A, B)
-    expected = day_version({each.instance_id: content_of(footer) for each, footer in footers.items()})
-    assert day_version({each.instance_id: content_of(each) for each in described}) == expected
+    version = day_version({each.instance_id: content_of(footer) for each, footer in footers.items()})
+    assert days[DAYS[0]] == (version, 2, sum(footer.rows for footer in footers.values()))
+
+
+def test_day_is_not_described_once_a_file_is_new_or_gone(lake: Lake) -> None:
+    fetch(lake, A, 1)
+    refresh(lake)
+    stored = stored_coverage(lake)
+    days = stored_days(stored, TABLES[0])
+    fetch(lake, B, 1)
+    assert described_days(lake, stored, TABLES[0], days) == set()
+    for partition in (A, B):
+        lake.storage.remove(partition_path(TABLES[0], partition))
+    assert described_days(lake, stored, TABLES[0], days) == set()
 
 
 def test_day_version_distinguishes_instances_from_content() -> None:
