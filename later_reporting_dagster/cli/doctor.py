@@ -26,6 +26,7 @@ from later_reporting_dagster.defs.resource import LaterReportingResource, variab
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable
 from later_reporting_dagster.lake.coverage import intact_files
 from later_reporting_dagster.lake.database import lacks_recorded_months
+from later_reporting_dagster.lake.garbage_collection import paused_collection
 from later_reporting_dagster.lake.sql_query import FETCH_PERIODS
 from later_reporting_dagster.lake.tables import (
     COVERAGE_TABLE,
@@ -89,7 +90,8 @@ async def check_setup(project: Project, *, now: Callable[[], datetime] = utc_now
     results += [*of_api, _evaluate("lake", lambda: _check_lake(later))]
     if results[-1].mark == "ok":
         try:
-            results += _check_tables(project, now(), listed=listed)
+            with paused_collection():
+                results += _check_tables(project, now(), listed=listed)
         except user_errors() as error:
             results.append(CheckResult("tables", str(error), "WARN"))
     return results

@@ -332,6 +332,7 @@ def last_requested_at(stored: pa.Table) -> pa.ChunkedArray:
     return pc.coalesce(stored["requested_at"], stored["restated_at"], stored["fetched_at"])
 
 
+@paused_collection()
 def intact_files(
     lake: Lake, table_names: Iterable[str], *, stored: pa.Table | None = None, days: Collection[date] | None = None
 ) -> Files:
@@ -364,14 +365,15 @@ def undescribed_days(files: Files, stored: pa.Table) -> set[date]:
 
 
 @paused_collection()
-def _intact(
-    lake: Lake, files: Files, stored: pa.Table, *, reads_footers: bool
-) -> dict[str, dict[Partition, FileVersion]]:
+def _intact(lake: Lake, files: Files, stored: pa.Table, *, reads_footers: bool) -> Files:
     listed = _Listing(files)
     is_described = listed.is_described(stored)
     missing = {
-        listed.files[index] for index in np.flatnonzero(is_described & ~listed.of_row(stored, stored["has_file"]))
+        name: {each for each, version in versions.items() if not version.bytes} for name, versions in files.items()
     }
+    for index in np.flatnonzero(is_described & ~listed.of_row(stored, stored["has_file"])):
+        name, partition = listed.files[index]
+        missing[name].add(partition)
     unknown: dict[str, list[Partition]] = {}
     for index in np.flatnonzero(~is_described) if stored.num_rows and reads_footers else ():
         name, partition = listed.files[index]
@@ -379,9 +381,11 @@ def _intact(
             unknown.setdefault(name, []).append(partition)
     for name, partitions in unknown.items():
         footers = lake.read_all_metadata(name, partitions)
-        missing.update((name, each) for each, footer in footers.items() if isinstance(footer, Exception))
+        missing[name].update(each for each, footer in footers.items() if isinstance(footer, Exception))
     return {
-        name: {each: version for each, version in versions.items() if version.bytes and (name, each) not in missing}
+        name: {each: version for each, version in versions.items() if each not in missing[name]}
+        if missing[name]
+        else versions
         for name, versions in files.items()
     }
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import Any, TypedDict, TypeVar, Unpack
 
@@ -40,7 +40,6 @@ from later_reporting_dagster.lake.paths import (
     day_directory,
     parse_directory,
     partition_path,
-    partition_sort_key,
     step_to_replace,
 )
 from later_reporting_dagster.lake.quarantine import Quarantine
@@ -382,7 +381,7 @@ class Lake:
             months = groupby(sorted(listed), key=lambda day: day.replace(day=1))
             listings = [[day_directory(table_name, day) for day in of_month] for _, of_month in months]
         declared = RAW_TABLES.get(table_name)
-        found: list[tuple[tuple[date, str], Partition, FileVersion]] = []
+        found: dict[date, list[tuple[str, Partition, FileVersion]]] = {}
         for files in self.storage.map(lambda listing: self.storage.named_files(listing, FILE_NAME), listings):
             for path, version in files.items():
                 partition = parse_directory(path.removeprefix(f"{table_name}/").removesuffix(f"/{FILE_NAME}"))
@@ -392,10 +391,10 @@ class Lake:
                 # A file with the layout of another table is none of this one.
                 is_of_table = declared is None or declared.has_file_per_instance is has_instance
                 if is_of_table and marks.is_in_numbers(partition.instance_id):
-                    found.append((partition_sort_key(partition), partition, version))
-        # A list is sorted, because to hash a million partitions several times takes longer than to list them.
-        found.sort(key=itemgetter(0))
-        return {partition: version for _, partition, version in found}
+                    found.setdefault(partition.day, []).append((partition.instance_id or "", partition, version))
+        # Lists of days are sorted: one of all files takes six times as long, and to hash partitions longer still.
+        by_day = (sorted(found[day], key=itemgetter(0)) for day in sorted(found))
+        return {partition: version for _, partition, version in chain.from_iterable(by_day)}
 
     def table_names(self) -> list[str]:
         """List the directories of the tables, and of the report."""

@@ -158,13 +158,13 @@ class _LocalStorage(Storage):
             found[f"{directory}/{name}"] = version
         with suppress(FileNotFoundError), os.scandir(f"{self._root}/{directory}") as entries:
             for entry in entries:
-                path = f"{directory}/{entry.name}"
                 # To inspect one file is faster than to open its directory: 2.9 s instead of 12 s for 212,000 files.
                 if entry.name.startswith(INSTANCE_PREFIX):
-                    if version := self._version(f"{path}/{name}"):
-                        found[f"{path}/{name}"] = version
+                    path = f"{directory}/{entry.name}/{name}"
+                    if version := self._version(path):
+                        found[path] = version
                 elif not entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
-                    self._add_named(path, name, found)
+                    self._add_named(f"{directory}/{entry.name}", name, found)
 
     def files_in(self, directory: str) -> dict[str, FileVersion]:
         names: list[str] = []
