@@ -24,7 +24,7 @@ from later_reporting_dagster.defs.component import LaterReportingComponent
 from later_reporting_dagster.defs.component_base import WITHOUT_VARIABLE, ComponentBase
 from later_reporting_dagster.defs.resource import LaterReportingResource, variable_name
 from later_reporting_dagster.lake import CAMPAIGN_PERIODS_TABLE, CAMPAIGNS_TABLE, LakeUnavailable
-from later_reporting_dagster.lake.coverage import intact_files
+from later_reporting_dagster.lake.coverage import intact_files, stored_coverage
 from later_reporting_dagster.lake.database import lacks_recorded_months
 from later_reporting_dagster.lake.garbage_collection import paused_collection
 from later_reporting_dagster.lake.sql_query import FETCH_PERIODS
@@ -230,7 +230,8 @@ def _check_lake(later: LaterReportingResource) -> str:
 def _check_tables(project: Project, now: datetime, *, listed: frozenset[str] | None) -> Iterator[CheckResult]:
     """Yield what each table lacks, and for which instances."""
     settings, lake = project.settings, project.later.lake()
-    files = intact_files(lake, RAW_NAMES)
+    stored = stored_coverage(lake)
+    files = intact_files(lake, RAW_NAMES, stored=stored)
     if not any(files[name] for name in RAW_NAMES if name in settings.tables):
         yield CheckResult("tables", "no files yet: fetch some with `later-reporting backfill`")
         return
@@ -241,8 +242,8 @@ def _check_tables(project: Project, now: datetime, *, listed: frozenset[str] | N
     if problem := describe_not_expected(known, files=files) or unlisted:
         yield CheckResult("instances", problem, "WARN")
     instances, days = sorted(known.expected), settings.expected_days(now)
-    all_stale = late_posts(lake, days=settings.settled_days(now)).stale
-    requested = requested_days(lake)
+    all_stale = late_posts(lake, days=settings.settled_days(now), coverage=stored).stale
+    requested = requested_days(lake, coverage=stored)
     for name, present in files.items():
         if name not in settings.tables:
             continue

@@ -159,7 +159,7 @@ def missing_files_sensor(component: ComponentBase, posts_job: Any, coverage_job:
             days = component.expected_days(now)
             # Those that are not damaged, as far as `coverage` knows.
             coverage = stored_coverage(lake)
-            files = intact_files(lake, RAW_NAMES, stored=coverage)
+            files = intact_files(lake, RAW_NAMES, stored=coverage, reads_footers=False)
             fetches = newest_fetches(lake, RAW_NAMES)
             stale = late_posts(lake, days=component.settled_days(now), coverage=coverage, fetched=fetches).stale
             configured = later.configured_instances()

@@ -334,16 +334,23 @@ def last_requested_at(stored: pa.Table) -> pa.ChunkedArray:
 
 @paused_collection()
 def intact_files(
-    lake: Lake, table_names: Iterable[str], *, stored: pa.Table | None = None, days: Collection[date] | None = None
+    lake: Lake,
+    table_names: Iterable[str],
+    *,
+    stored: pa.Table | None = None,
+    reads_footers: bool = True,
+    days: Collection[date] | None = None,
 ) -> Files:
     """Return the files of tables, without those that count as missing: empty ones, and those that cannot be read.
 
-    The footers of files that `coverage` does not know are read, if it exists. With its rows as `stored`, none is read,
-    and a file that these do not describe counts as intact. `days`: those to list; default: all.
+    Args:
+        stored: the table as last written, if the caller has read it.
+        reads_footers: of files that `coverage` does not know, if it exists. Without them, such a file counts as intact.
+        days: those to list; default: all.
     """
-    known = stored_coverage(lake) if stored is None else stored
+    stored = stored_coverage(lake) if stored is None else stored
     files = {name: lake.file_versions(name, days=days) for name in table_names}
-    return _intact(lake, files, known, reads_footers=stored is None)
+    return _intact(lake, files, stored, reads_footers=reads_footers)
 
 
 def intact_of(lake: Lake, table_name: str, versions: Mapping[Partition, FileVersion]) -> Set[Partition]:
@@ -575,7 +582,7 @@ def stored_days(stored: pa.Table, table_name: str) -> dict[date, StoredDay]:
 
 def described_days(lake: Lake, stored: pa.Table, table_name: str, days: Mapping[date, StoredDay]) -> set[date]:
     """Return which days have, in a new listing, exactly the files that the table describes."""
-    files = intact_files(lake, [table_name], stored=stored, days=days)
+    files = intact_files(lake, [table_name], stored=stored, reads_footers=False, days=days)
     present = Counter(partition.day for partition in files[table_name])
     return {day for day, each in days.items() if present[day] == each.files} - undescribed_days(files, stored)
 

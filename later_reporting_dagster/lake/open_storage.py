@@ -126,6 +126,7 @@ class _LocalStorage(Storage):
     def __init__(self, root: Path) -> None:
         super().__init__(str(root), {})
         self._root = root
+        self._prefix = f"{root}/"  # of the path of each file: to format a `Path` takes as long as to join one
         self._root_existed = root.is_dir()
 
     @property
@@ -156,7 +157,7 @@ class _LocalStorage(Storage):
     def _add_named(self, directory: str, name: str, found: dict[str, FileVersion]) -> None:
         if version := self._version(f"{directory}/{name}"):
             found[f"{directory}/{name}"] = version
-        with suppress(FileNotFoundError), os.scandir(f"{self._root}/{directory}") as entries:
+        with suppress(FileNotFoundError), os.scandir(self._prefix + directory) as entries:
             for entry in entries:
                 # To inspect one file is faster than to open its directory: 2.9 s instead of 12 s for 212,000 files.
                 if entry.name.startswith(INSTANCE_PREFIX):
@@ -192,7 +193,7 @@ class _LocalStorage(Storage):
 
     def _status(self, path: str) -> os.stat_result | None:
         try:
-            status = os.stat(f"{self._root}/{path}")  # noqa: PTH116 - measurably faster for thousands of files
+            status = os.stat(self._prefix + path)  # noqa: PTH116 - measurably faster for thousands of files
         except OSError as error:
             # Not found, or a file or a loop of links stands in place of its folder.
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
@@ -226,7 +227,7 @@ class _LocalStorage(Storage):
         return self._read(path), version
 
     def _open(self, path: str) -> BinaryIO:
-        location = f"{self._root}/{path}"  # a `Path` takes 1.5 times as long
+        location = self._prefix + path
         if not S_ISREG(os.stat(location).st_mode):  # noqa: PTH116 - opening a pipe would wait for a writer
             raise FileNotFoundError(errno.ENOENT, "not a regular file")
         return open(location, "rb")  # noqa: PTH123, SIM115

@@ -10,9 +10,8 @@ import pyarrow.compute as pc
 from later_reporting_dagster.contract import Metric
 from later_reporting_dagster.contract.days import day_ranges
 from later_reporting_dagster.lake import Lake
-from later_reporting_dagster.lake.coverage import COVERAGE_SCHEMA
+from later_reporting_dagster.lake.coverage import stored_coverage
 from later_reporting_dagster.lake.retired import rows_in_numbers
-from later_reporting_dagster.lake.tables import COVERAGE_TABLE
 
 _MAX_RANGES = 5
 
@@ -25,11 +24,13 @@ class RequestedDay(NamedTuple):
     metrics: frozenset[str]
 
 
-def requested_days(lake: Lake) -> list[RequestedDay]:
-    """Return the metrics of all files with rows, as far as `coverage` knows, that are in the numbers."""
+def requested_days(lake: Lake, *, coverage: pa.Table | None = None) -> list[RequestedDay]:
+    """Return the metrics of all files with rows, as far as `coverage` knows, that are in the numbers.
+
+    `coverage`: the stored table, if the caller has read it.
+    """
     columns = ["table_name", "date", "metrics"]
-    schema = pa.schema([COVERAGE_SCHEMA.field(name) for name in (*columns, "instance_id", "rows")])
-    stored = lake.read_intact_table(COVERAGE_TABLE, schema=schema) or schema.empty_table()
+    stored = stored_coverage(lake) if coverage is None else coverage
     stored = stored.filter((pc.field("rows") > 0) & pc.field("metrics").is_valid())
     counted = rows_in_numbers(stored, lake.retired.marks())
     found = counted.group_by(columns).aggregate([]).select(columns)

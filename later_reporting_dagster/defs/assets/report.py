@@ -67,7 +67,7 @@ def write_report(context: dg.AssetExecutionContext, component: ComponentBase) ->
         days = component.expected_days(now)
         made_from = report_inputs(lake)
         stored = stored_coverage(lake)
-        files = intact_files(lake, RAW_NAMES, stored=stored)
+        files = intact_files(lake, RAW_NAMES, stored=stored, reads_footers=False)
         instances = load_instances(lake, configured=later.configured_instances(), files=files)
         data = read_report(
             lake,
