@@ -509,6 +509,7 @@ def update_records(lake: Lake, files: Files, missing: Mapping[str, Iterable[Part
             # Of a file that was contradicted, the response that did so may be recorded no more.
             response = responses.get(key) or (None if known.has_file else known)
             records[key] = record.after_fetches(response, failures.get(key))
+    del listed  # as much memory as the rows, which are copied next
     table = _sorted(stored, rows.filter(pa.array(~is_new)), to_table(records.values()))
     return Update(table, changed, recorded, damaged)
 

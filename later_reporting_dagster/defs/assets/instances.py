@@ -31,7 +31,7 @@ def instances_asset(component: ComponentBase) -> dg.AssetsDefinition:
                 deps=component.dependencies(*POSTS_NAMES),
                 description=(
                     "All instances that the credentials have ever had access to: when the API listed each first and"
-                    f" last, its newest day in each raw table, and how many days since {component.start_date} are"
+                    " last, its newest day in each raw table, and how many days since the start date are"
                     " missing."
                 ),
                 group_name="inventory",
@@ -77,7 +77,7 @@ def coverage_asset(component: ComponentBase) -> dg.AssetsDefinition:
                 deps=component.dependencies(*RAW_NAMES, INSTANCES_TABLE),
                 description=(
                     "Each file of the tables that are fetched: its rows, when it was first fetched and last restated;"
-                    f" and each file that is missing since {component.start_date}."
+                    " and each file that is missing since the start date."
                 ),
                 group_name="inventory",
                 tags={"later/layer": "dimension"},
