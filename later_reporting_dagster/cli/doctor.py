@@ -238,8 +238,8 @@ def _check_tables(project: Project, now: datetime, *, listed: frozenset[str] | N
     configured = project.later.configured_instances()
     known = load_instances(lake, configured=configured, listed=listed, files=files)
     # Of one that LATER_INSTANCE_IDS names, the check of the scope has said it.
-    unlisted = describe_unlisted(known.unlisted - known.configured)
-    if problem := describe_not_expected(known, files=files) or unlisted:
+    unlisted = known.unlisted - known.configured
+    if problem := describe_not_expected(known, files=files) or describe_unlisted(unlisted):
         yield CheckResult("instances", problem, "WARN")
     instances, days = sorted(known.expected), settings.expected_days(now)
     all_stale = late_posts(lake, days=settings.settled_days(now), coverage=stored).stale
@@ -254,14 +254,17 @@ def _check_tables(project: Project, now: datetime, *, listed: frozenset[str] | N
         stale = all_stale if name == POSTS_PUBLISHED.name else {}
         missing = missing_files(name, days=days, instances=instances, present=present)
         lacks = describe_missing(missing, instances=len(instances)), describe_stale(stale)
-        lacking = {file.day for file in (*missing, *stale)}
+        can_fetch = {file.day for file in (*missing, *stale) if file.instance_id not in unlisted}
         of_table = [each for each in requested if each.table_name == name]
         without = days_without_metrics(of_table, settings.metrics_of(RAW_TABLES[name]), days={*days})
         problems = [describe_days_without(without)]
-        if lacking:
-            fix = f"run `later-reporting backfill --only-missing --start {min(lacking)} --end {max(lacking)}`"
+        if can_fetch:
+            fix = f"run `later-reporting backfill --only-missing --start {min(can_fetch)} --end {max(can_fetch)}`"
             if name in OF_INSTANCES:
                 fix += f", or turn on the sensor {settings.name}_missing_files, which fetches them"
+        else:
+            fix = "not fetched, because the API no longer lists these instances"
+        if any(lacks):
             problems.insert(0, f"{'; '.join(filter(None, lacks))}: {fix}")
         if any(problems):
             yield CheckResult(key, "; ".join(filter(None, problems)), "WARN")

@@ -317,3 +317,19 @@ def test_no_shell_is_told_that_files_are_missing_by_the_setting_of_another(accou
 def instances(account: Account) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = json.loads(account.run("instances", "--format", "json").stdout)
     return rows
+
+
+def test_doctor_names_no_command_for_files_of_an_instance_that_is_no_longer_listed(account: Account) -> None:
+    account.configure(tables=(*FETCHED, *LISTS))
+    account.backfill()
+    for path in account.lake.glob(f"{POSTS[0]}/date={NEWEST}/instance_id=*/part-0.parquet"):
+        if "=c" in str(path):
+            path.unlink()
+    subject = f"later/{POSTS[0]}"
+    assert "--only-missing" in account.doctor()[subject][1]
+    account.server.unlisted = {"c"}
+    mark, message = account.doctor()[subject]
+    assert mark == "WARN"
+    assert message == (
+        f"1 file is missing: {NEWEST} (1 day): c: not fetched, because the API no longer lists these instances"
+    )
