@@ -58,7 +58,7 @@ compared AS (
     {{- " UNION ALL" if not loop.last }}
     {%- endfor %}
 ),
--- The days that differ, and the last days together, whose first and last day are those of the period.
+-- The days, and the last days together, whose first and last day are those of the period.
 periods AS (
     SELECT date AS first_day, date AS last_day, instance_id, metric, of_later, once, by_campaign, lacking,
         greatest({{ day_percent }} / 100 * abs(of_later), {{ day_minimum }}) AS tolerance
@@ -71,14 +71,8 @@ periods AS (
     GROUP BY instance_id, metric
     HAVING count(*) > 1
 ),
-differences AS (
-    SELECT
-        * EXCLUDE (tolerance),
-        abs(of_later - once) > tolerance AS differs,
-        abs(of_later - by_campaign) > tolerance AS differs_by_campaign
-    FROM periods
-    WHERE differs OR differs_by_campaign
-)
+differences AS (FROM periods WHERE abs(of_later - once) > tolerance)
 SELECT
     (SELECT count(DISTINCT (date, instance_id)) FROM compared) AS compared,
-    coalesce((SELECT list(differences ORDER BY first_day, last_day, instance_id, metric) FROM differences), []) AS differences
+    coalesce((SELECT list(differences ORDER BY first_day, last_day, instance_id, metric) FROM differences), []) AS differing,
+    NOT EXISTS (FROM periods WHERE abs(of_later - by_campaign) > tolerance) AS agrees_by_campaign

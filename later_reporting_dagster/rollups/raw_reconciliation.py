@@ -1,8 +1,9 @@
 """Compare the fetched tables: the totals of campaigns with their posts and days, and posts with their days."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow as pa
 from later_reporting_dagster.contract import DEFAULT_METRICS
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.coverage import newest_requests
-from later_reporting_dagster.lake.database import LakeDatabase, ViewContents
+from later_reporting_dagster.lake.database import ViewContents
 from later_reporting_dagster.lake.tables import (
     CAMPAIGN_PERFORMANCE,
     CAMPAIGN_PERIODS,
@@ -40,6 +41,8 @@ ACCOUNT_TOLERANCES = {
 }
 COMPARED_METRICS = ("impressions", "engagements", "paid_impressions", "paid_engagements")
 SETTLED_METRICS = [metric.column for metric in DEFAULT_METRICS if metric.kind.adds_up_over_days]
+# A query reads no more files than these at once: DuckDB keeps 4 KB of each, and a state for each of their posts.
+_MAX_FILES = 10_000
 _QUARANTINED = pa.schema(
     {**{"table_name": pa.string(), "campaign_id": pa.int64()}, **{"first_day": pa.date32(), "last_day": pa.date32()}}
 )
@@ -78,22 +81,33 @@ def reconcile_campaigns(
     marks, campaign_days = lake.retired.marks(), lake.partitions(CAMPAIGN_PERFORMANCE.name, days=days)
     posts = lake.file_versions(POST_METRICS_DAILY.name, days={each.day for each in campaign_days}, marks=marks)
     with open_rollup_database(lake, memory_gb=memory_gb) as database:
-        sql = f"SELECT DISTINCT campaign_id, extra FROM {CAMPAIGN_PERFORMANCE.name}"  # noqa: S608
+        # Of the fields without a column, only the one that `CampaignOwners` reads: others change every day.
+        named = "json_object('instanceId', json_extract(extra, '$.instanceId'))"
+        sql = f"SELECT DISTINCT campaign_id, {named} FROM {CAMPAIGN_PERFORMANCE.name}"  # noqa: S608
         rows = database.read(
             [(CAMPAIGN_PERFORMANCE.table, campaign_days)], lambda _contents: database.connection.sql(sql).fetchall()
         )
         campaigns, error = campaign_relations(lake, rows, marks=marks, database=database)
-        (found,), unreadable = _query(
-            database,
-            "campaign_reconciliation.sql",
-            {"compared": COMPARED_METRICS, "tolerance_percent": TOLERANCE_PERCENT, "max_examples": MAX_EXAMPLES},
-            files={CAMPAIGN_PERFORMANCE.table: campaign_days, _METRICS_DAILY: posts},
-            relations=campaigns,
-        )
-    totals = {each["metric"]: (each["of_campaign"], each["of_posts"]) for each in found.pop("sums")}
+    found, unreadable = _query(
+        lake,
+        "campaign_reconciliation.sql",
+        {"compared": COMPARED_METRICS, "tolerance_percent": TOLERANCE_PERCENT, "max_examples": MAX_EXAMPLES},
+        memory_gb=memory_gb,
+        files={CAMPAIGN_PERFORMANCE.table: campaign_days, _METRICS_DAILY: posts},
+        relations=campaigns,
+        part_by=lambda each: each.day,
+    )
+    sums = [each for part in found for each in part["sums"]]
+    totals = {
+        name: tuple(sum(each[side] for each in sums if each["metric"] == name) for side in ("of_campaign", "of_posts"))
+        for name in COMPARED_METRICS
+        if any(each["metric"] == name for each in sums)
+    }
     return CampaignReconciliation(
-        **found,
-        totals={name: totals[name] for name in COMPARED_METRICS if name in totals},
+        **{name: sum(part[name] for part in found) for name in ("compared", "differing", "unknown", "without_posts")},
+        totals=totals,
+        examples=[each for part in found for each in part["examples"]][:MAX_EXAMPLES],
+        differing_days=[day for part in found for day in part["differing_days"]],
         unreadable_files=unreadable + bool(error),
     )
 
@@ -112,18 +126,17 @@ def reconcile_ad_spend(lake: Lake, *, memory_gb: float) -> list[dict[str, Any]]:
         for name in (CAMPAIGN_PERIODS.name, CAMPAIGN_PERFORMANCE.name)
         for row in lake.quarantine.rows(name)
     ]
-    with open_rollup_database(lake, memory_gb=memory_gb) as database:
-        rows, _ = _query(
-            database,
-            "ad_spend_of_windows.sql",
-            {},
-            files={CAMPAIGN_PERFORMANCE.table: lake.partitions(CAMPAIGN_PERFORMANCE.name)[-MAX_SPEND_DAYS:]},
-            relations={
-                CAMPAIGN_PERIODS.name: lake.read_intact_table(CAMPAIGN_PERIODS.name, schema=schema)
-                or schema.empty_table(),
-                "quarantined": pa.Table.from_pylist(bad_rows, _QUARANTINED),
-            },
-        )
+    rows, _ = _query(
+        lake,
+        "ad_spend_of_windows.sql",
+        {},
+        memory_gb=memory_gb,
+        files={CAMPAIGN_PERFORMANCE.table: lake.partitions(CAMPAIGN_PERFORMANCE.name)[-MAX_SPEND_DAYS:]},
+        relations={
+            CAMPAIGN_PERIODS.name: lake.read_intact_table(CAMPAIGN_PERIODS.name, schema=schema) or schema.empty_table(),
+            "quarantined": pa.Table.from_pylist(bad_rows, _QUARANTINED),
+        },
+    )
     return rows
 
 
@@ -153,23 +166,21 @@ def reconcile_accounts(
     accounts = lake.file_versions(INSTANCE_PERFORMANCE_DAILY.name, days=days, marks=marks)
     accounts = {each: version for each, version in accounts.items() if each.day <= last_day}
     posts = lake.file_versions(POST_METRICS_DAILY.name, days={each.day for each in accounts}, marks=marks)
-    with open_rollup_database(lake, memory_gb=memory_gb) as database:
-        (found,), unreadable = _query(
-            database,
-            "account_reconciliation.sql",
-            {"last_day": last_day, "compared_columns": COMPARED_METRICS, **ACCOUNT_TOLERANCES},
-            files={INSTANCE_PERFORMANCE_DAILY.table: accounts, _METRICS_DAILY: posts},
-            relations={
-                "requests": newest_requests(
-                    lake, {INSTANCE_PERFORMANCE_DAILY.name: accounts, POST_METRICS_DAILY.name: posts}
-                )
-            },
-        )
-    differing = [each for each in found["differences"] if each["differs"]]
+    files = {INSTANCE_PERFORMANCE_DAILY.name: accounts, POST_METRICS_DAILY.name: posts}
+    found, unreadable = _query(
+        lake,
+        "account_reconciliation.sql",
+        {"last_day": last_day, "compared_columns": COMPARED_METRICS, **ACCOUNT_TOLERANCES},
+        memory_gb=memory_gb,
+        files={INSTANCE_PERFORMANCE_DAILY.table: accounts, _METRICS_DAILY: posts},
+        relations={"requests": newest_requests(lake, files)},
+        part_by=_instance,
+    )
+    differing = [each for part in found for each in part["differing"]]
     return AccountReconciliation(
-        compared=found["compared"],
-        differing=differing,
-        counts_by_campaign=bool(differing) and not any(each["differs_by_campaign"] for each in found["differences"]),
+        compared=sum(part["compared"] for part in found),
+        differing=sorted(differing, key=itemgetter("first_day", "last_day", "instance_id", "metric")),
+        counts_by_campaign=bool(differing) and all(part["agrees_by_campaign"] for part in found),
         unreadable_files=unreadable,
     )
 
@@ -190,32 +201,40 @@ def sum_settled_posts(
     posts = lake.file_versions(POSTS_PUBLISHED.name, days=published, marks=marks)
     first = date.min if published is None else min(published, default=date.max)
     days = lake.file_versions(POST_METRICS_DAILY.name, marks=marks) if posts else {}
-    with open_rollup_database(lake, memory_gb=memory_gb) as database:
-        (sums,), _ = _query(
-            database,
-            "settled_posts.sql",
-            {
-                "settled_after_days": settled_after_days,
-                "compared": SETTLED_METRICS,
-                "tolerance_percent": TOLERANCE_PERCENT,
-            },
-            files={_PUBLISHED: posts, _METRICS_DAILY: [each for each in days if each.day >= first]},
-            relations={"requests": newest_requests(lake, {POSTS_PUBLISHED.name: posts})},
-        )
-    return sums
+    found, _ = _query(
+        lake,
+        "settled_posts.sql",
+        {"settled_after_days": settled_after_days, "compared": SETTLED_METRICS, "tolerance_percent": TOLERANCE_PERCENT},
+        memory_gb=memory_gb,
+        files={_PUBLISHED: posts, _METRICS_DAILY: [each for each in days if each.day >= first]},
+        relations={"requests": newest_requests(lake, {POSTS_PUBLISHED.name: posts})},
+        part_by=_instance,
+    )
+    differing = {day for part in found for day in part.pop("days_that_differ")}
+    known = {name: [part[name] for part in found if part[name] is not None] for name in found[0]}
+    return {name: sum(values) if values else None for name, values in known.items()} | {
+        "days_that_differ": sorted(differing)
+    }
+
+
+def _instance(file: Partition) -> str:
+    return file.instance_id or ""
 
 
 def _query(
-    database: LakeDatabase,
+    lake: Lake,
     template: str,
     variables: Mapping[str, Any],
     *,
+    memory_gb: float,
     files: Mapping[Table, Collection[Partition]],
     relations: Mapping[str, pa.Table],
+    part_by: Callable[[Partition], Any] = lambda _file: None,
 ) -> tuple[list[dict[str, Any]], int]:
-    """Return the rows of a query over these files and relations, and how many files cannot be read."""
-    for name, rows in relations.items():
-        database.connection.register(name, rows)
+    """Return the rows of a query over these files and relations, and how many files cannot be read.
+
+    `part_by`: what is never compared across, such as the instance of a file. The query is run for parts of the files.
+    """
 
     def compute(contents: ViewContents) -> tuple[list[dict[str, Any]], int]:
         register_stored_files(database.connection, contents.partitions)
@@ -223,4 +242,31 @@ def _query(
         rows = [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
         return rows, sum(map(len, contents.unreadable.values()))
 
-    return database.read([*files.items()], compute)
+    results: list[tuple[list[dict[str, Any]], int]] = []
+    for part in _parts(files, part_by):
+        with open_rollup_database(lake, memory_gb=memory_gb) as database:
+            for name, rows in relations.items():
+                database.connection.register(name, rows)
+            results.append(database.read(part, compute))
+    return [row for rows, _ in results for row in rows], sum(unreadable for _, unreadable in results)
+
+
+def _parts(
+    files: Mapping[Table, Collection[Partition]], part_by: Callable[[Partition], Any]
+) -> list[list[tuple[Table, list[Partition]]]]:
+    """Return the files in parts, in the order of their keys, with no key in two parts; without any, one without."""
+    by_key: dict[Any, dict[Table, list[Partition]]] = {}
+    for table, of_table in files.items():
+        for file in of_table:
+            by_key.setdefault(part_by(file), {}).setdefault(table, []).append(file)
+    parts: list[list[tuple[Table, list[Partition]]]] = []
+    size = _MAX_FILES
+    for key in sorted(by_key):
+        of_key = by_key[key]
+        if size + sum(map(len, of_key.values())) > _MAX_FILES:
+            parts.append([(table, []) for table in files])
+            size = 0
+        for table, of_part in parts[-1]:
+            of_part += of_key.get(table, ())
+            size += len(of_key.get(table, ()))
+    return parts or [[(table, []) for table in files]]

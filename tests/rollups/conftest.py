@@ -1,15 +1,18 @@
 """Rows of the raw tables."""
 
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pytest
 
 from later_reporting_dagster.lake import POSTS_SCHEMA, Lake
+from later_reporting_dagster.rollups import raw_reconciliation
 
 Row = dict[str, Any]
+_Result = TypeVar("_Result")
 
 
 def row(**fields: Any) -> Row:
@@ -28,6 +31,15 @@ def row(**fields: Any) -> Row:
 
 def posts_of(*rows: Row) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=POSTS_SCHEMA)
+
+
+def in_parts(compare: Callable[[], _Result]) -> _Result:
+    """Return what a comparison of files finds, which is the same if it reads few of them at once."""
+    found = compare()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(raw_reconciliation, "_MAX_FILES", 2)
+        assert compare() == found
+    return found
 
 
 def count_reads(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:

@@ -17,7 +17,7 @@ from later_reporting_dagster.rollups.raw_reconciliation import (
     AccountReconciliation,
     reconcile_accounts,
 )
-from tests.rollups.conftest import Row, count_reads, posts_of, row
+from tests.rollups.conftest import Row, count_reads, in_parts, posts_of, row
 
 LAST_DAY = date(2024, 3, 31)
 NOON = datetime(2024, 4, 4, 12, tzinfo=UTC)
@@ -29,7 +29,7 @@ def reconciled(
 ) -> AccountReconciliation:
     """Return the comparison of the files of a new lake, which were requested so many hours apart."""
     lake = written(folder, posts, accounts, hours_apart=hours_apart)
-    return reconcile_accounts(lake, last_day=LAST_DAY, memory_gb=1, days=days)
+    return in_parts(lambda: reconcile_accounts(lake, last_day=LAST_DAY, memory_gb=1, days=days))
 
 
 def written(folder: Path, posts: Files, accounts: Files, *, hours_apart: float = 1) -> Lake:

@@ -14,7 +14,7 @@ from later_reporting_dagster.rollups.raw_reconciliation import (
     reconcile_ad_spend,
     reconcile_campaigns,
 )
-from tests.rollups.conftest import Row, count_reads, row
+from tests.rollups.conftest import Row, count_reads, in_parts, row
 from tests.rollups.reference import World
 from tests.rollups.worlds import NEWEST, Shape, campaign, performance, period, world_of, write, write_campaigns
 
@@ -26,7 +26,7 @@ def reconciled(world: World, folder: Path) -> CampaignReconciliation:
     lake = Lake(str(folder / str(len([*folder.iterdir()]))))
     write(lake, "post_metrics_daily", world.recorded, DEFAULT_METRICS, rng=None)
     write_campaigns(lake, world, rng=None)
-    return reconcile_campaigns(lake, memory_gb=1)
+    return in_parts(lambda: reconcile_campaigns(lake, memory_gb=1))
 
 
 def totals_of(posts: list[Row]) -> Row:

@@ -12,7 +12,7 @@ from later_reporting_dagster.defs.checks.posts import evaluate_settled_posts
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.file_metadata import FETCHED_AT
 from later_reporting_dagster.rollups.raw_reconciliation import sum_settled_posts
-from tests.rollups.conftest import Row, posts_of, row
+from tests.rollups.conftest import Row, in_parts, posts_of, row
 
 FIRST, SETTLED_AFTER = date(2024, 1, 1), 10
 DAYS = [FIRST + timedelta(days=number) for number in range(20)]
@@ -39,7 +39,9 @@ def write(lake: Lake, table_name: str, *rows: Dated, days: Mapping[str, Collecti
 
 
 def compare(lake: Lake) -> dg.AssetCheckResult:
-    return evaluate_settled_posts(sum_settled_posts(lake, settled_after_days=SETTLED_AFTER, memory_gb=1))
+    return evaluate_settled_posts(
+        in_parts(lambda: sum_settled_posts(lake, settled_after_days=SETTLED_AFTER, memory_gb=1))
+    )
 
 
 def compared(
