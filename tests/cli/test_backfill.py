@@ -330,7 +330,8 @@ def test_backfill_of_another_day_reports_a_file_that_a_check_has_found_damaged(
         assert job.execute_in_process(instance=instance, run_config=QUIET_LOGGING).success
     code, ((asset, check, reason),) = backfill(DAYS[1])
     assert (code, asset, check) == (1, "posts_published", "rows_belong_to_partition")
-    assert reason == f"1 files cannot be read, in {DAYS[0]} 007 (also at {DAYS[0]}, where this had failed)"
+    step = f"Next step: `later-reporting backfill --asset posts_published --start {DAYS[0]} --end {DAYS[0]}`"
+    assert reason == f"1 files cannot be read, in {DAYS[0]} 007. {step} (also at {DAYS[0]}, where this had failed)"
     for day in (DAYS[0], DAYS[1]):
         assert backfill(day) == (0, [])
 

@@ -315,12 +315,11 @@ def _evaluate_rows(raw_table: RawTable, run: CheckRun) -> Results:
     for check, problems in _PROBLEMS.items():
         counts = {problem: files_with for problem in problems if (files_with := found.pop(problem, None))}
         lines = [f"{each.total()} {problem}, in {_names(each)}" for problem, each in counts.items()]
+        days = {file.day for file in chain(*counts.values())}
+        # A rate that contradicts its counts is the API's.
+        step = _fetch_again(raw_table.name, days) if check.severity is not WARN else ""
         yield check.result(
-            not counts,
-            "; ".join(lines),
-            otherwise=otherwise,
-            looked_at=looked_at,
-            failed_days={file.day for file in chain(*counts.values())},
+            not counts, "; ".join(lines) + step, otherwise=otherwise, looked_at=looked_at, failed_days=days
         )
     fields, files = {name: found[name].total() for name in sorted(found)}, {*chain(*found.values())}
     yield NO_UNKNOWN_FIELDS.result(
@@ -331,6 +330,13 @@ def _evaluate_rows(raw_table: RawTable, run: CheckRun) -> Results:
         failed_days={file.day for file in files},
         unknown=dg.MetadataValue.json(fields),
     )
+
+
+def _fetch_again(table_name: str, days: Collection[date]) -> str:
+    """Return the next step, as the end of a message, of days whose files are wrong."""
+    if not days:
+        return ""
+    return f". Next step: `later-reporting backfill --asset {table_name} --start {min(days)} --end {max(days)}`"
 
 
 def _evaluate_responses(table_name: str, run: CheckRun) -> Results:
