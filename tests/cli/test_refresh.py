@@ -86,6 +86,17 @@ def test_refresh_writes_everything_that_is_derived_and_fetches_no_posts(fetched:
     assert files(fetched.lake) == before
 
 
+def test_refresh_reports_a_day_once(refreshed: User) -> None:
+    def reported() -> int:
+        with dg.DagsterInstance.get() as instance:
+            found = instance.fetch_materializations(dg.AssetKey(["later", "posts_published"]), limit=100)
+        return len(found.records)
+
+    before = reported()
+    refresh(refreshed)
+    assert reported() == before
+
+
 def test_refresh_computes_only_days_that_were_fetched_since(refreshed: User, service: Service) -> None:
     def fetch_second_day(table: str) -> None:
         days = ("--start", str(DAYS[1]), "--end", str(DAYS[1]))

@@ -311,6 +311,17 @@ def test_version_of_a_day_from_coverage_is_that_of_its_files(lake: Lake) -> None
     assert days[DAYS[0]] == (version, 2, sum(footer.rows for footer in footers.values()))
 
 
+def test_day_has_no_version_if_a_file_of_it_has_no_identity(lake: Lake) -> None:
+    """As on a file system that tells neither time nor ETag: its content may have changed since."""
+    fetch(lake, A, 1)
+    refresh(lake)
+    stored = stored_coverage(lake)
+    index = stored.schema.get_field_index("file_version")
+    without = stored.set_column(index, stored.schema.field(index), pa.nulls(stored.num_rows, pa.string()))
+    assert stored_days(stored, TABLES[0])
+    assert not stored_days(without, TABLES[0])
+
+
 def test_day_is_not_described_once_a_file_is_new_or_gone(lake: Lake) -> None:
     fetch(lake, A, 1)
     refresh(lake)

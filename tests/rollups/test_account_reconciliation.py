@@ -164,3 +164,13 @@ def test_totals_may_count_a_post_once_for_each_of_its_campaigns(tmp_path: Path) 
     found = reconciled(tmp_path, posts, totals(posts, by_campaign=True))
     assert found.differing
     assert found.counts_by_campaign
+
+
+def test_totals_count_by_campaign_only_if_those_of_each_instance_do(tmp_path: Path) -> None:
+    posts = world()
+    once, by_campaign = totals(posts), totals(posts, by_campaign=True)
+    found = reconciled(
+        tmp_path, posts, {each: (once if each.instance_id == "south" else by_campaign)[each] for each in posts}
+    )
+    assert found.differing
+    assert not found.counts_by_campaign

@@ -96,6 +96,17 @@ def test_posts_that_differ_are_counted_even_if_their_differences_cancel_out(lake
     assert (counts(found), found.passed) == ((2, 2), True)
 
 
+def test_publish_days_of_posts_that_differ_are_named(lake: Lake) -> None:
+    found = compared(lake, [], [published(number, day, impressions=number % 2) for number, day in enumerate(DAYS)])
+    assert found.metadata["failed_days"].value == [str(day) for day in DAYS[1:10:2]]
+
+
+def test_sum_of_a_metric_that_no_post_reports_is_null(lake: Lake) -> None:
+    compared(lake, [(FIRST, row(post_id=1, impressions=None))], [published(1, FIRST, impressions=None)])
+    found = sum_settled_posts(lake, settled_after_days=SETTLED_AFTER, memory_gb=1)
+    assert (found["posts"], found["impressions_of_days"], found["impressions_to_date"]) == (1, None, None)
+
+
 @pytest.mark.parametrize(
     ("recorded_days", "posts"),
     [
