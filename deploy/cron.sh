@@ -6,6 +6,7 @@ set -eu
 PATH="$(dirname "$0")/../.venv/bin:$PATH"
 # Values are taken as they are: a shell would replace what follows a $ in a secret.
 while IFS= read -r line || [ -n "$line" ]; do
+    line="${line#export }"
     value="${line#*=}"
     case "$value" in \"*\" | \'*\') value="${value#?}" value="${value%?}" ;; esac
     case "$line" in

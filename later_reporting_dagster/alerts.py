@@ -3,6 +3,7 @@
 The code location `later_reporting_dagster.definitions` has these sensors if `ALERTS_SMTP` is set:
 
     export ALERTS_SMTP=mail.example.com:25 ALERTS_FROM=dagster@example.com ALERTS_TO=data@example.com
+    export ALERTS_UI=https://dagster.example.com  # optional: mails then link to the run
 
 Dagster's own `make_email_on_run_failure_sensor` knows no checks, and only servers with TLS and a password. Use its
 `smtplib.SMTP_SSL` and `login` here if yours has them.
@@ -15,6 +16,7 @@ from email.message import EmailMessage
 import dagster as dg
 
 from later_reporting_dagster.defs.dagster_private import check_results_of_run, failed_steps_of_run
+from later_reporting_dagster.defs.partitions import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 
 
 def mail_about(context: dg.RunStatusSensorContext) -> None:
@@ -36,9 +38,17 @@ def mail_about(context: dg.RunStatusSensorContext) -> None:
     message = EmailMessage()
     message["Subject"] = f"Dagster: failures in run {run.run_id[:8]}"
     message["From"], message["To"] = os.environ["ALERTS_FROM"], os.environ["ALERTS_TO"]
-    message.set_content("\n".join(lines))
+    message.set_content("\n".join([_name_of(run), *lines]))
     with smtplib.SMTP(os.environ["ALERTS_SMTP"]) as server:
         server.send_message(message)
+
+
+def _name_of(run: dg.DagsterRun) -> str:
+    """Return the job of a run, the days that it was asked for, and where it is in the UI."""
+    tags, ui = run.tags, os.environ.get("ALERTS_UI", "").rstrip("/")
+    first, last = (tags.get(each, tags.get(PARTITION_TAG)) for each in (RANGE_START_TAG, RANGE_END_TAG))
+    days = "" if first is None else f" for {first}" if first == last else f" for {first} to {last}"
+    return f"{run.job_name}{days}, {ui}/runs/{run.run_id}" if ui else f"{run.job_name}{days}, run {run.run_id}"
 
 
 def alert_sensor(status: dg.DagsterRunStatus) -> dg.SensorDefinition:

@@ -38,11 +38,15 @@ def mailbox(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mailbox]:
         monkeypatch.setenv("ALERTS_SMTP", f"127.0.0.1:{server.server_address[1]}")
         monkeypatch.setenv("ALERTS_FROM", "dagster@example.com")
         monkeypatch.setenv("ALERTS_TO", "data@example.com")
+        monkeypatch.setenv("ALERTS_UI", "https://dagster.example.com/")
         yield server
         server.shutdown()
 
 
-@dg.asset(check_specs=[dg.AssetCheckSpec("complete", asset="posts")])
+@dg.asset(
+    partitions_def=dg.DailyPartitionsDefinition("2024-03-01"),
+    check_specs=[dg.AssetCheckSpec("complete", asset="posts")],
+)
 def posts(config: dict[str, bool]) -> Iterator[dg.AssetCheckResult | dg.MaterializeResult[None]]:
     yield dg.AssetCheckResult(passed=config["complete"], description="2 files are missing")
     if config["fails"]:
@@ -55,14 +59,20 @@ def posts(config: dict[str, bool]) -> Iterator[dg.AssetCheckResult | dg.Material
     [
         (True, False, []),
         (False, False, ["Subject: Dagster: failures in run ", "ERROR  posts  complete: 2 files are missing"]),
-        (True, True, ["Subject: Dagster: failures in run ", "The run failed: ", "posts: the API is down"]),
+        (
+            True,
+            True,
+            ["for 2024-03-01, https://dagster.example.com/runs/", "The run failed: ", "posts: the API is down"],
+        ),
     ],
 )
 def test_alerts_mail_what_failed(complete: bool, fails: bool, texts: list[str], mailbox: Mailbox) -> None:
     defs = importlib.reload(definitions).defs
     with dg.DagsterInstance.ephemeral() as instance:
         config = {"ops": {"posts": {"config": {"complete": complete, "fails": fails}}}}
-        result = dg.materialize([posts], instance=instance, run_config=config, raise_on_error=False)
+        result = dg.materialize(
+            [posts], instance=instance, run_config=config, partition_key="2024-03-01", raise_on_error=False
+        )
         status = dg.DagsterRunStatus.FAILURE if fails else dg.DagsterRunStatus.SUCCESS
         (sensor,) = [each for each in defs.sensors or [] if each.name == f"mail_about_{status.value.lower()}"]
         kind = dg.DagsterEventType.PIPELINE_FAILURE if fails else dg.DagsterEventType.PIPELINE_SUCCESS

@@ -162,7 +162,7 @@ function showCards(row) {
 }
 
 function costCard(row, points) {
-  const value = (each) => make("span", { id: "figure-cost" }, figure(each, "money", row.withheld));
+  const value = (each) => make("span", { id: "figure-cost" }, figure(each, "money"));
   const change = changeIn(row, "cost");
   const waits = row.comparison && row.cost != null && !change;
   const known = row.published_posts && row.posts_of_known_cost < row.published_posts;
@@ -179,7 +179,7 @@ function costCard(row, points) {
     line: spark([...beforeLine(points, "ad_spend_before"), [points.map((point) => point.ad_spend), "line paid"]]),
     parts: [
       part("Creators", creatorsCost(row), { channel: "organic" }),
-      part("Ads", [figure(row.ad_spend, "money", row.withheld)], {
+      part("Ads", [figure(row.ad_spend, "money")], {
         channel: "paid",
         change: changeIn(row, "ad_spend"),
       }),
@@ -303,7 +303,7 @@ function returnCard(row) {
     change: change ? [change, " ", span("muted", "from ", formats.ratio(row.previous_return_on_ad_spend))] : [],
     line: isShown ? [make("div", { class: "by-month", "aria-hidden": "true" }, ...byMonth.map(digit))] : [],
     parts: now == null ? [] : revenue,
-    below: clicks ?? [row.withheld ? "" : isShown ? "By month, as Later states it" : "As Later states it"],
+    below: clicks ?? [row.withheld ? capitalized(row.withheld) : isShown ? "By month, as Later states it" : "As Later states it"],
   });
 }
 

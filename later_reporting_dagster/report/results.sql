@@ -50,7 +50,7 @@ together AS (
         FROM later_totals WHERE NOT is_previous AND withheld IS NULL
         UNION ALL BY NAME
         SELECT {{ key }}, return_on_ad_spend AS previous_return_on_ad_spend FROM later_totals WHERE is_previous AND withheld IS NULL
-        UNION ALL BY NAME SELECT {{ key }}, withheld FROM later_totals WHERE NOT is_previous
+        UNION ALL BY NAME SELECT {{ key }}, withheld, true AS is_stated FROM later_totals WHERE NOT is_previous
     )
     GROUP BY {{ key }}
 ),
@@ -64,7 +64,11 @@ counted AS (
             CASE WHEN comparison IS NOT NULL THEN coalesce(previous_published_posts, 0) END AS previous_published_posts,
             CASE WHEN comparison IS NOT NULL THEN coalesce(previous_posts_of_known_cost, 0) END AS previous_posts_of_known_cost,
             CASE WHEN comparison IS NOT NULL THEN previous_content_cost END AS previous_content_cost,
-            CASE WHEN comparison IS NOT NULL THEN previous_return_on_ad_spend END AS previous_return_on_ad_spend
+            CASE WHEN comparison IS NOT NULL THEN previous_return_on_ad_spend END AS previous_return_on_ad_spend,
+            -- As after an instance is retired: the total is of exactly some instances, and a fetch has the next.
+            CASE WHEN is_stated OR campaign_id IS NOT NULL THEN withheld
+                ELSE 'Later’s totals of these instances and days are not fetched'
+            END AS withheld
         ),
         scope_days.* EXCLUDE (time_window, instance_id),
         coalesce(content_cost_total, content_cost) AS creators_cost,
@@ -80,7 +84,7 @@ counted AS (
 SELECT
     rank() OVER (ORDER BY plus(creators_cost, ad_spend) DESC NULLS LAST, plus(organic_impressions, paid_impressions) DESC NULLS LAST)
         AS place,
-    * EXCLUDE (is_known_of_posts, was_known_of_posts, previous_content_cost_total, later_ad_spend),
+    * EXCLUDE (is_known_of_posts, was_known_of_posts, previous_content_cost_total, later_ad_spend, is_stated),
     plus(organic_impressions, paid_impressions) AS impressions,
     plus(previous_organic_impressions, previous_paid_impressions) AS previous_impressions,
     plus(organic_engagements, paid_engagements) AS engagements,

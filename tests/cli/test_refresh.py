@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from later_reporting_dagster.cli.refresh import is_empty
 from later_reporting_dagster.defs.events import data_versions
 from later_reporting_dagster.lake import Lake, Partition
 from later_reporting_dagster.lake.parquet_file import content_hash_of, to_parquet
@@ -16,6 +17,7 @@ from tests.cli.conftest import User
 from tests.cli.test_backfill import DAYS, RANGE, runs
 from tests.conftest import Service, files
 from tests.defs.conftest import RAW_ASSETS, restate_one_post
+from tests.rollups.conftest import posts_of
 
 FETCHED = (*RAW_ASSETS, "campaign_performance_daily")
 # One of each kind, to save time.
@@ -84,6 +86,14 @@ def test_refresh_writes_everything_that_is_derived_and_fetches_no_posts(fetched:
 
     assert refresh(fetched).keys() == {*ALWAYS}
     assert files(fetched.lake) == before
+
+
+@pytest.mark.parametrize("name", ["posts_published", "post_metrics_daily"])
+def test_lake_with_posts_of_either_table_is_not_empty(name: str, tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    assert is_empty(lake)
+    lake.write(name, Partition(DAYS[0], "instance_000"), posts_of())
+    assert not is_empty(lake)
 
 
 def test_refresh_reports_a_day_once(refreshed: User) -> None:

@@ -35,7 +35,7 @@ def test_cron_is_silent_until_something_is_wrong(tmp_path: Path) -> None:
     with running_server(create_app(world, options=NO_RATE_LIMIT)) as base_url:
         variables = sandbox_settings(base_url, lake_root=lake.root)
         variables |= {"DAGSTER_HOME": str(home), "LATER_START_DATE": str(start), "LATER_DUE_HOUR_UTC": "0"}
-        lines = ["# of production", "", 'QUOTED="$HOME and `date`"', *map("=".join, variables.items())]
+        lines = ["# of production", "", 'export QUOTED="$HOME and `date`"', *map("=".join, variables.items())]
         settings.write_text("\n".join(lines))
         send = """later-reporting page --output report.html && printf %s "$QUOTED" >quoted.txt"""
         first = run_cron(settings, send)

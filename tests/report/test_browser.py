@@ -22,7 +22,7 @@ from later_reporting_dagster.report.report_data import QuarantinedRows, ReportDa
 from later_reporting_dagster.report.report_page import json_for_html, report_page, web_link
 from tests.csv_cells import CSV_CELLS
 from tests.report.conftest import INSTANCES, report_of
-from tests.report.report_browser import WIDTHS, open_report
+from tests.report.report_browser import WIDTHS, Report, open_report
 from tests.rollups.conftest import row
 from tests.rollups.reference import Row, World, over_windows
 from tests.rollups.worlds import NEWEST, agree, campaign, period
@@ -411,6 +411,11 @@ def test_totals_of_other_days_than_the_posts_are_withheld_with_their_reason(
         assert reason in tips
 
 
+def of_return(report: Report) -> str:
+    """Return the text of the card of the return on ad spend."""
+    return re.sub(r"\s+", " ", report.page.locator(".card.return").inner_text())
+
+
 def test_account_is_what_later_totals_for_exactly_the_days_of_the_posts(browser: Browser, tmp_path: Path) -> None:
     world = one_post(impressions=50, engagements=5)
     week = {"first_day": NEWEST - timedelta(days=6), "last_day": NEWEST}
@@ -434,7 +439,14 @@ def test_account_is_what_later_totals_for_exactly_the_days_of_the_posts(browser:
         assert compared["Ad spend"]["Later"] == 9
         report.page.locator("#period").select_option(label="This month")
         assert report.figure("return_on_ad_spend") is None
+        assert of_return(report).endswith("Later’s totals are of 1 Mar – 5 Mar 2024")
         assert report.tables()["later"] == []
+
+
+def test_missing_total_of_the_instances_is_the_reason_why_there_is_no_return(browser: Browser, tmp_path: Path) -> None:
+    with open_report(browser, report_of(one_post(impressions=50, engagements=5)), tmp_path) as report:
+        assert report.figure("return_on_ad_spend") is None
+        assert of_return(report).endswith("Later’s totals of these instances and days are not fetched")
 
 
 def test_posts_from_before_the_lake_are_not_counted_as_published(browser: Browser, tmp_path: Path) -> None:
